@@ -1,0 +1,80 @@
+"""The nouns that every room of natsup shares. They decide nothing and touch nothing.
+
+A *port* is a protocol and a number in host order, the same inside and outside: natsup never maps
+an external port to another internal one, because the program would announce the wrong number.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Protocol(StrEnum):
+    TCP = "tcp"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Port:
+    """A port as the program binds it and as the router forwards it: ``tcp/6881``."""
+
+    protocol: Protocol
+    number: int  # host order, 1-65535
+
+    def __str__(self) -> str:
+        return f"{self.protocol.value}/{self.number}"
+
+
+# What a gateway makes of a request for a port. The paper's SUCCEEDED, FAILED and IGNORED, and one
+# more: a request that was sent and never answered may have been carried out.
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """The gateway forwards the port to this host."""
+
+    lease: int  # seconds from now; 0: until it is deleted
+
+    def __str__(self) -> str:
+        return "mapped"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another host on the LAN owns the port on the gateway (seen in its table, not guessed)."""
+
+    holder: str  # that host's address, "" where the gateway would not say
+
+    def __str__(self) -> str:
+        return f"held by {self.holder or 'another host'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """The gateway said no, but nobody else holds the port: the program goes on without it."""
+
+    reason: str  # for people: one short clause, no full stop
+    slow: bool = False  # True: only the user can change this, so ask again rarely
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No usable answer. The mapping may exist; only a look at the gateway's table can tell."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+Outcome = Mapped | Conflict | Ignored | Unknown
+
+
+class Removal(StrEnum):
+    """What became of a request to remove a mapping."""
+
+    GONE = "gone"  # removed now, or not there any more
+    NOT_OURS = "not ours"  # the port belongs to another host now, or the gateway will not let us
+    FAILED = "failed"  # no usable answer: worth another try
