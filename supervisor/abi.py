@@ -1,0 +1,67 @@
+"""The kernel's numbers and layouts that natsup speaks. Nothing here runs or decides.
+
+Sources: include/uapi/linux/seccomp.h, audit.h, pidfd.h, prctl.h and seccomp_unotify(2).
+An errno is positive everywhere in natsup; only `RESPONSE` carries it negated, as the kernel wants.
+"""
+
+import struct
+
+# --- seccomp(2) ---------------------------------------------------------------------------------
+
+SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3  # Linux 5.0
+SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
+
+# struct seccomp_notif: id, pid (of the *thread*), flags, then struct seccomp_data: the number of
+# the system call, the architecture, the instruction pointer and six arguments.
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+# struct seccomp_notif_resp: id, return value, negated errno, flags
+RESPONSE = struct.Struct("=QqiI")
+NOTIFICATION_ID = struct.Struct("=Q")
+SECCOMP_USER_NOTIF_FLAG_CONTINUE = 1
+SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP = 1  # Linux 6.6
+
+
+def _ioc(direction: int, number: int, size: int) -> int:
+    """_IOC() of asm-generic/ioctl.h for the seccomp type ``'!'``: x86, arm and their kin."""
+    return direction << 30 | size << 16 | ord("!") << 8 | number
+
+
+_WRITE, _READ_WRITE = 1, 3
+NOTIF_RECV = _ioc(_READ_WRITE, 0, NOTIFICATION.size)
+NOTIF_SEND = _ioc(_READ_WRITE, 1, RESPONSE.size)
+NOTIF_ID_VALID = _ioc(_WRITE, 2, NOTIFICATION_ID.size)
+NOTIF_SET_FLAGS = _ioc(_WRITE, 4, 8)
+
+# --- architectures ------------------------------------------------------------------------------
+
+AUDIT_ARCH_I386 = 0x40000003
+SOCKETCALL_I386 = 102  # arch/x86/entry/syscalls/syscall_32.tbl
+SYS_BIND = 2  # socketcall(2)'s own number for bind
+SOCKETCALL_BIND_ARGS = struct.Struct("=iIi")  # descriptor, address, length, all of 32 bits
+
+# --- processes ----------------------------------------------------------------------------------
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+CAP_SYS_PTRACE = 19
+PIDFD_THREAD = 0o200  # O_EXCL; Linux 6.9: a pidfd of one thread, with that thread's descriptors
+SYS_PIDFD_GETFD = 438  # the same number on every architecture
+KCMP_FILES = 2
+
+# --- sockets that Python does not name --------------------------------------------------------
+
+SO_PROTOCOL = 38
+SO_DOMAIN = 39
+SO_COOKIE = 57  # Linux 4.12
+SO_NETNS_COOKIE = 71  # Linux 5.14
+IPPROTO_MPTCP = 262
+
+# --- our own ------------------------------------------------------------------------------------
+
+# Inside an outer natsup a new listener is refused (EBUSY), as it is inside any other supervisor.
+# Which of the two it is, a call tells that no program makes: bind() of no socket to this address.
+# The kernel would say EBADF; natsup alone says ENOTUNIQ.
+PROBE = b"\0\0natsup: is it you?"
+"""An address of family AF_UNSPEC that only natsup recognises."""

@@ -1,0 +1,42 @@
+"""Leaving the program's company: what guard and supervisor do before anything else."""
+
+import os
+import signal
+from collections.abc import Collection
+
+_LEFT_ALONE = {
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGCHLD,  # the supervisor reaps
+    # Faults of natsup's own. A process that ignored them would loop on them.
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGABRT,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+}
+
+
+_HIGHEST_FD = (1 << 31) - 1  # close_range(2) does not mind, nor count
+
+
+def from_the_program(keep: Collection[int], *, stderr: bool = False) -> None:
+    """A session of our own, no descriptor of the program's, no signal that is meant for it.
+
+    ``keep`` are descriptors to keep; with ``stderr`` that one too (PID 1 logs there). Ignored
+    signals stay ignored across exec, which is what the supervisor relies on.
+    """
+    os.setsid()
+    os.chdir("/")  # or the program's folder could not be unmounted
+    for number in signal.valid_signals() - _LEFT_ALONE:
+        signal.signal(number, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for standard in (0, 1) if stderr else (0, 1, 2):
+        os.dup2(null, standard)
+    low = 3
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = max(low, fd + 1)
+    os.closerange(low, _HIGHEST_FD)

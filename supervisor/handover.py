@@ -1,0 +1,62 @@
+"""Descriptors and words between launcher, guard and supervisor: unix(7), SOCK_SEQPACKET.
+
+One datagram is one message: a short word and what belongs to it, and at most one descriptor.
+The end of the stream is a message too: the other side has gone, or has become the program.
+
+The C module under `socket` does: the Python one around it takes two milliseconds to import, a
+quarter of Python's own start, and adds nothing that is needed here.
+"""
+
+import _socket as socket
+import array
+
+# From the process that becomes the program
+LISTENER = b"listener"  # with the listener
+FAILED = b"failed"  # it will not become the program: exec failed
+
+# From guard or supervisor to it
+RECEIVED = b"received"
+
+# From the supervisor to the guard
+PROGRAM = b"program"  # with the pid, and a pidfd of the program's first process
+STATUS = b"status"  # with a wait status of that process (as parent only)
+KEEP = b"keep"  # with a descriptor that must outlive the supervisor: the journal, which is locked
+DONE = b"done"  # nothing is left to guard
+
+# From the guard to the supervisor
+FINISH = b"finish"  # clean up now: when the guard ends, everything is killed
+
+_LONGEST = 256
+
+End = socket.socket
+
+
+def pair() -> tuple[End, End]:
+    """Two connected ends, both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(end: End, word: bytes, value: int | None = None, fd: int | None = None) -> None:
+    """Send one message. Raises OSError, BrokenPipeError among them."""
+    data = word if value is None else b"%b %d" % (word, value)
+    rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+    end.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+
+
+def receive(end: End) -> tuple[bytes, int, int | None]:
+    """Wait for a message: word, value (0 where it has none), descriptor (close-on-exec).
+
+    At the end of the stream the word is empty. Raises OSError.
+    """
+    fds = array.array("i")
+    try:
+        data, ancillary, _, _ = end.recvmsg(
+            _LONGEST, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return b"", 0, None
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    word, _, value = data.partition(b" ")
+    return word, int(value or b"0"), fds[0] if fds else None

@@ -1,0 +1,235 @@
+"""From `natsup exec` to the program's own first instruction, in both layouts.
+
+In place this process becomes the program: whoever started it sees the pid, status, signals, stops
+and session of the program itself. The guard is a grandchild, invisible to the program's wait().
+
+As parent, this process stays, as the guard:
+
+    natsup exec (guard)  →  supervisor (subreaper)  →  program
+
+The supervisor has to be the program's ancestor where only an ancestor may look into a process
+(Yama), and it has to have an heir where the end of PID 1 kills everything. The program is forked
+before the supervisor leaves for a session of its own, and so stays in the caller's session and
+process group, on its terminal.
+
+Nothing is imported here that is not needed before the program runs.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterable
+
+from natsup.supervisor import abi, handover, libc
+from natsup.supervisor.filter import FilterRefused, cache_file, install, load, under_natsup
+from natsup.supervisor.page import Page
+from natsup.supervisor.surroundings import look
+
+TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+# Exit statuses of natsup's own, as env(1), nohup(1) and timeout(1) have them.
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+# Python ignores these at start, and what is ignored stays ignored across exec.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class LaunchFailed(Exception):
+    """The program was not started. The message says why; ``status`` is what to exit with."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
+    """Start ``command`` under supervision. Returns only as parent, with the exit status.
+
+    ``words``: all that followed ``natsup exec``, which the supervisor reads for itself. Raises
+    `LaunchFailed`.
+    """
+    if under_natsup():
+        _exec(command)  # the kernel allows one supervisor, and the outer natsup serves all inside
+    try:
+        page = Page.create([os.fsencode(text) for text in (*look().texts(), *words)])
+    except (OSError, ValueError) as error:
+        raise LaunchFailed(f"cannot start the supervisor: {error}") from error
+    if as_parent:
+        return _as_parent(command, page)
+    _in_place(command, page)
+
+
+def _in_place(command: list[str], page: Page) -> "NoReturn":
+    here, there = handover.pair()
+    try:
+        middle = os.fork()
+    except OSError as error:
+        raise LaunchFailed(f"cannot start the guard: {error.strerror}") from error
+    if middle == 0:
+        _as_guard(here, there, page)
+    there.close()
+    with contextlib.suppress(ChildProcessError):  # where the caller ignores SIGCHLD
+        os.waitpid(middle, 0)
+    _become_program(command, [here])
+
+
+def _as_guard(here: handover.End, there: handover.End, page: Page) -> "NoReturn":
+    """The child goes at once, so that the guard is nobody's child the program could wait for."""
+    try:
+        if os.fork() == 0:
+            here.close()
+            from natsup.supervisor import guard
+
+            guard.in_place(there, page)
+    finally:
+        os._exit(0)
+
+
+def _become_program(command: list[str], watchers: list[handover.End]) -> "NoReturn":
+    """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
+    try:
+        path = cache_file(os.environ, os.geteuid(), os.uname().machine)
+        listener = install(load(path))
+    except FilterRefused as error:
+        raise LaunchFailed(str(error)) from error
+    try:
+        for watcher in watchers:
+            handover.send(watcher, handover.LISTENER, fd=listener)
+            if handover.receive(watcher)[0] != handover.RECEIVED:
+                raise LaunchFailed("the guard ended before the program could start")
+    except OSError as error:
+        raise LaunchFailed(f"the guard could not be reached: {error.strerror}") from error
+    os.close(listener)
+    try:
+        _exec(command)
+    finally:
+        for watcher in watchers:
+            with contextlib.suppress(OSError):
+                handover.send(watcher, handover.FAILED)
+
+
+def _exec(command: list[str]) -> "NoReturn":
+    """exec with what Python changed put back. Raises `LaunchFailed`."""
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_DFL)
+    _forget_coerced_locale()
+    words = [os.fsencode(word) for word in command]
+    error = libc.execvp(words[0], words)
+    for number in _IGNORED_BY_PYTHON:
+        signal.signal(number, signal.SIG_IGN)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        raise LaunchFailed(f"{command[0]}: command not found", NOT_FOUND)
+    raise LaunchFailed(f"{command[0]}: cannot be run: {error.strerror}", NOT_EXECUTABLE)
+
+
+def _forget_coerced_locale() -> None:
+    """In the C locale Python sets LC_CTYPE for its children (PEP 538); this one did not ask."""
+    if "LC_CTYPE" not in os.environ:
+        return
+    with contextlib.suppress(OSError), open("/proc/self/environ", "rb") as file:
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0")):
+            libc.unsetenv_quietly(b"LC_CTYPE")
+
+
+def _as_parent(command: list[str], page: Page) -> int:
+    from natsup.supervisor import guard
+
+    control, supervisor_control = handover.pair()
+    to_guard, from_program = handover.pair()
+    libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)  # the heir, should the supervisor die
+    every = signal.valid_signals()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    signals = libc.signalfd(sorted(every - {signal.SIGKILL, signal.SIGSTOP}))
+    supervisor = os.fork()
+    if supervisor == 0:
+        control.close()
+        from_program.close()
+        os.close(signals)
+        _supervise_child(command, page, supervisor_control, to_guard, before)
+    supervisor_control.close()
+    to_guard.close()
+    word, _, listener_fd = handover.receive(from_program)
+    if word != handover.LISTENER or listener_fd is None:
+        return _status_of_failure(supervisor)
+    handover.send(from_program, handover.RECEIVED)
+    if handover.receive(from_program)[0] == handover.FAILED:
+        return _status_of_failure(supervisor)
+    from_program.close()
+    word, program, pidfd = handover.receive(control)
+    if word != handover.PROGRAM or pidfd is None:
+        return _status_of_failure(supervisor)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for standard in (0, 1, 2):  # a reader of the program's output waits for its last writer
+        os.dup2(null, standard)
+    from natsup.supervisor.listener import Listener
+
+    parent = guard.ParentGuard(
+        Listener(listener_fd), page, control, supervisor, signals, program, pidfd
+    )
+    status = parent.watch()
+    if os.getpid() == 1:
+        parent.finish()
+    else:
+        parent.stay_behind()
+    return guard.end_as(status)
+
+
+def _status_of_failure(supervisor: int) -> int:
+    """The program did not start; the child that tried has said why and left its status."""
+    _, status = os.waitpid(supervisor, 0)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else FAILED
+
+
+def _supervise_child(
+    command: list[str],
+    page: Page,
+    control: handover.End,
+    to_guard: handover.End,
+    mask: Iterable[int],
+) -> "NoReturn":
+    """In the child of `natsup exec`: fork the program, then become its supervisor."""
+    from natsup.supervisor import guard
+    from natsup.supervisor.detach import from_the_program
+
+    status = FAILED
+    try:
+        libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
+        to_supervisor, from_program = handover.pair()
+        program = os.fork()
+        if program == 0:
+            control.close()
+            from_program.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _run_child(command, [to_supervisor, to_guard])
+        to_supervisor.close()
+        to_guard.close()
+        from_the_program(
+            {control.fileno(), from_program.fileno(), page.fd}, stderr=os.getppid() == 1
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        word, _, listener = handover.receive(from_program)
+        if word == handover.LISTENER and listener is not None:
+            handover.send(from_program, handover.RECEIVED)
+            if handover.receive(from_program)[0] != handover.FAILED:
+                from_program.close()
+                handover.send(control, handover.PROGRAM, program, os.pidfd_open(program))
+                guard.become_supervisor(listener, page, control.fileno(), program=program)
+        _, ended = os.waitpid(program, 0)
+        status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
+    finally:
+        os._exit(status)
+
+
+def _run_child(command: list[str], watchers: list[handover.End]) -> "NoReturn":
+    try:
+        _become_program(command, watchers)
+    except LaunchFailed as error:
+        sys.stderr.write(f"natsup: {error}\n")
+        sys.stderr.flush()
+        os._exit(error.status)
+    finally:
+        os._exit(FAILED)

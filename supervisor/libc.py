@@ -1,0 +1,157 @@
+"""The system calls that Python's standard library lacks, through libc.
+
+Each raises `OSError` with the errno, as `os` does; the man page it follows stands beside it.
+ctypes releases the interpreter's lock during a call, which `Listener` depends on.
+"""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+
+from natsup.supervisor import abi
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+_libc.syscall.restype = ctypes.c_long
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+_libc.process_vm_readv.argtypes = (
+    ctypes.c_int,
+    ctypes.POINTER(_IoVec),
+    ctypes.c_ulong,
+    ctypes.POINTER(_IoVec),
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+_libc.process_vm_readv.restype = ctypes.c_ssize_t
+_libc.bind.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+_libc.execvp.argtypes = (ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p))
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def _checked(result: int) -> int:
+    if result == -1:
+        raise _error()
+    return result
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) for the options that take one number."""
+    zero = ctypes.c_ulong(0)
+    _checked(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero))
+
+
+def seccomp_set_filter(number: int, program: bytes, flags: int) -> int:
+    """seccomp(2), SECCOMP_SET_MODE_FILTER. ``program``: struct sock_filter, 8 bytes each.
+
+    ``number`` is seccomp's own system call number. Returns the listener, where one is asked for.
+    """
+    fprog = _SockFprog(len(program) // 8, program)
+    return _checked(
+        _libc.syscall(
+            ctypes.c_long(number),
+            ctypes.c_uint(abi.SECCOMP_SET_MODE_FILTER),
+            ctypes.c_uint(flags),
+            ctypes.byref(fprog),
+        )
+    )
+
+
+def ioctl(fd: int, request: int, address: int) -> None:
+    """ioctl(2) on memory at ``address``; `fcntl.ioctl` would copy it, or keep the lock."""
+    if _libc.ioctl(fd, request, address) == -1:
+        raise _error()
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """pidfd_getfd(2): a copy, close-on-exec, of another process's descriptor."""
+    return _checked(
+        _libc.syscall(
+            ctypes.c_long(abi.SYS_PIDFD_GETFD),
+            ctypes.c_int(pidfd),
+            ctypes.c_int(fd),
+            ctypes.c_uint(0),
+        )
+    )
+
+
+def same_descriptors(one: int, other: int) -> bool:
+    """kcmp(2), KCMP_FILES: do two threads share a descriptor table? The number is per machine."""
+    number = {"x86_64": 312, "aarch64": 272, "i686": 349, "armv7l": 378}.get(os.uname().machine)
+    if number is None:
+        return False
+    zero = ctypes.c_ulong(0)
+    kind = ctypes.c_int(abi.KCMP_FILES)
+    found = _libc.syscall(
+        ctypes.c_long(number), ctypes.c_int(one), ctypes.c_int(other), kind, zero, zero
+    )
+    return bool(found == 0)
+
+
+class Reader:
+    """process_vm_readv(2) into one buffer that is kept, for the path every bind() takes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._buffer = ctypes.create_string_buffer(capacity)
+        self._local = _IoVec(ctypes.addressof(self._buffer), capacity)
+        self._remote = _IoVec(0, 0)
+        self._local_ref = ctypes.byref(self._local)
+        self._remote_ref = ctypes.byref(self._remote)
+
+    def read(self, tid: int, address: int, length: int) -> bytes:
+        """``length`` bytes, at most the capacity, of a thread's memory. Raises OSError."""
+        self._local.length = self._remote.length = length
+        self._remote.base = address
+        count = _libc.process_vm_readv(tid, self._local_ref, 1, self._remote_ref, 1, 0)
+        if count == -1:
+            raise _error()
+        return self._buffer.raw[:count]
+
+
+def bind(fd: int, address: bytes) -> int:
+    """bind(2) to raw bytes. Returns 0 or the errno: it is the answer somebody waits for."""
+    return 0 if _libc.bind(fd, address, len(address)) == 0 else ctypes.get_errno()
+
+
+def execvp(file: bytes, arguments: Sequence[bytes]) -> OSError:
+    """execvp(3): PATH, and /bin/sh for a script without an interpreter line. Returns on error."""
+    vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
+    _libc.execvp(file, vector)
+    return _error()
+
+
+def unsetenv_quietly(name: bytes) -> None:
+    """unsetenv(3)."""
+    _libc.unsetenv(ctypes.c_char_p(name))
+
+
+class SignalInfo:
+    """What one read of a signalfd tells (signalfd(2), struct signalfd_siginfo)."""
+
+    SIZE = 128
+
+    def __init__(self, data: bytes) -> None:
+        self.number = int.from_bytes(data[0:4], sys.byteorder)
+        # si_code: 0x80 (SI_KERNEL) for what a terminal sends to its foreground group
+        self.code = int.from_bytes(data[8:12], sys.byteorder, signed=True)
+
+
+def signalfd(numbers: Sequence[int]) -> int:
+    """signalfd(2) for these signals, which the caller has blocked; close-on-exec."""
+    mask = ctypes.create_string_buffer(128)  # sigset_t of glibc and musl alike
+    for number in numbers:
+        _libc.sigaddset(mask, ctypes.c_int(number))
+    return _checked(_libc.signalfd(ctypes.c_int(-1), mask, ctypes.c_int(os.O_CLOEXEC)))

@@ -1,0 +1,115 @@
+"""The listener: receiving notifications and answering them. seccomp_unotify(2).
+
+Some facts about a notification's id:
+
+* It names one held call of one thread. It ends when the call is answered, or when its thread dies
+  or (before Linux 5.19, or until it has been received) takes a signal. From then on every ioctl
+  says ENOENT, which is no error here: nobody waits any more.
+* While an id is valid its thread exists, so that a thread id, reusable in itself, can be trusted
+  if the id was valid *after* it was used to look the thread up.
+* A call that has not been received yet is interrupted by any signal whose handler lacks
+  SA_RESTART, and the program sees an EINTR that bind() never gives. Hence a thread that only
+  receives: it decides what takes microseconds and leaves the rest to others.
+"""
+
+import errno
+import fcntl
+import select
+from collections.abc import Callable
+
+from natsup.supervisor import abi, libc
+from natsup.supervisor.page import Page
+
+_PASS = abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE
+
+
+class Listener:
+    """The file descriptor that seccomp(2) returned, held by supervisor and guard alike."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def wake_in_step(self) -> bool:
+        """Ask for synchronous wake-ups (Linux 6.6), which halve a round trip. False: no such."""
+        try:
+            fcntl.ioctl(self.fd, abi.NOTIF_SET_FLAGS, abi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+        except OSError:
+            return False
+        return True
+
+    def let_pass(self, notification_id: int) -> bool:
+        """Let the kernel carry the call out. False: the caller does not wait any more."""
+        return self._send(abi.RESPONSE.pack(notification_id, 0, 0, _PASS))
+
+    def answer(self, notification_id: int, number: int) -> bool:
+        """End the call with an errno, or 0 for success. False: the caller does not wait."""
+        return self._send(abi.RESPONSE.pack(notification_id, 0, -number, 0))
+
+    def _send(self, response: bytes) -> bool:
+        try:
+            fcntl.ioctl(self.fd, abi.NOTIF_SEND, response)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def valid(self, notification_id: int) -> bool:
+        """Does the caller still wait?"""
+        try:
+            fcntl.ioctl(self.fd, abi.NOTIF_ID_VALID, abi.NOTIFICATION_ID.pack(notification_id))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def abandoned(self) -> bool:
+        """Has the last task that uses the filter gone? Then no call can come any more."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+    def end(self) -> int:
+        """A descriptor that is readable once the last task has gone, and not for calls."""
+        epoll = select.epoll()
+        epoll.register(self.fd, 0)  # EPOLLHUP is always reported
+        return _detached(epoll)
+
+    def receive_into(self, page: Page) -> bool:
+        """Wait for a call and have the kernel write it into the page. False: there will be none.
+
+        Blocks without the interpreter's lock.
+        """
+        while True:
+            page.clear_received()
+            try:
+                libc.ioctl(self.fd, abi.NOTIF_RECV, page.address)
+                return True
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EINTR):
+                    raise
+                if self.abandoned():
+                    return False
+
+
+def _detached(epoll: select.epoll) -> int:
+    """The descriptor of an epoll object, which would close it when collected."""
+    fd = fcntl.fcntl(epoll.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+    epoll.close()
+    return fd
+
+
+def pass_everything(listener: Listener, page: Page, wait: Callable[[], None]) -> None:
+    """Answer what is unanswered and all that follows with "pass", until nobody can call.
+
+    The guard's duty once the supervisor is gone. ``wait`` returns when the listener has something.
+    """
+    for notification_id in page.unanswered():
+        listener.let_pass(notification_id)
+    while not listener.abandoned():
+        wait()
+        if listener.abandoned():
+            return
+        if listener.receive_into(page):
+            listener.let_pass(page.received()[0])

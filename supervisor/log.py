@@ -1,0 +1,66 @@
+"""Where natsup's log goes: never to a terminal, which belongs to the program.
+
+The journal where systemd started the program; the standard error as PID 1 of a container, whose
+engine collects it; else a file in the state folder. Nothing else of the program's is kept: whoever
+reads from a pipe waits for its last writer, and natsup may outlive the program.
+"""
+
+import logging
+import socket
+import sys
+from pathlib import Path
+
+_JOURNAL = "/run/systemd/journal/socket"
+_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class JournalHandler(logging.Handler):
+    """Writes records to journald's own socket, systemd-journald.service(8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = 3 if record.levelno >= logging.ERROR else 4
+        if record.levelno < logging.WARNING:
+            priority = 6 if record.levelno >= logging.INFO else 7
+        text = self.format(record).encode("utf-8", "replace")
+        data = b"PRIORITY=%d\nSYSLOG_IDENTIFIER=natsup\nMESSAGE\n" % priority
+        data += len(text).to_bytes(8, "little") + text + b"\n"
+        try:
+            self._socket.sendto(data, _JOURNAL)
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose: bool) -> None:
+    """Send natsup's log to ``where``; ``file`` is what the user asked for, and comes first."""
+    logging.raiseExceptions = False  # a log that cannot be written must not reach the program
+    handler: logging.Handler
+    if file is not None:
+        handler = _file(Path(file), session)
+    elif where == "journal":
+        handler = JournalHandler()
+    elif where == "stderr":
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        handler = _file(folder / "log", session)
+    if not isinstance(handler, JournalHandler):
+        handler.setFormatter(logging.Formatter(f"{_FORMAT} [{session}]"))
+    top = logging.getLogger("natsup")
+    top.addHandler(handler)
+    top.propagate = False
+    top.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _file(path: Path, session: str) -> logging.Handler:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError:
+        return logging.NullHandler()

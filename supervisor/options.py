@@ -1,0 +1,212 @@
+"""The options of `natsup exec`: one table, read from the command line and the environment.
+
+Written out here, since argparse alone would take as long to import as everything else the launcher
+does. An option given on the command line comes before ``NATSUP_OPTION`` in the environment.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
+if TYPE_CHECKING:
+    from typing import Any
+
+Settings = dict[str, "Any"]
+
+
+class BadOption(Exception):
+    """The message names the option, says what is wrong, and what to type instead."""
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 60:
+        raise ValueError("a number of seconds from 0 to 60")
+    return value
+
+
+def _lease(text: str) -> int:
+    value = int(text)
+    if not 120 <= value <= 604800:
+        raise ValueError("a number of seconds from 120 to 604800 (a week)")
+    return value
+
+
+def _number(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise ValueError
+    return value
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    try:
+        ranges = []
+        for part in text.split(","):
+            low, dash, high = part.strip().partition("-")
+            ranges.append((_number(low), _number(high if dash else low)))
+        if all(low <= high for low, high in ranges):
+            return ranges
+    except ValueError:
+        pass
+    raise ValueError("ports and ranges, such as 6881-6889,51413")
+
+
+def _ports(text: str) -> list[tuple[str, int]]:
+    try:
+        ports = []
+        for part in text.split(","):
+            number, slash, protocol = part.strip().lower().partition("/")
+            if slash and protocol not in ("tcp", "udp"):
+                raise ValueError
+            ports += [(p, _number(number)) for p in ("tcp", "udp") if not slash or p == protocol]
+        return ports
+    except ValueError:
+        raise ValueError("ports such as 8080/tcp,27960/udp") from None
+
+
+def _url(text: str) -> str:
+    if not text.startswith("http://"):
+        raise ValueError("the URL of its description, such as http://192.168.1.1:5000/rootDesc.xml")
+    return text
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("yes or no")
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise ValueError("a name")
+    return text
+
+
+class Option:
+    """A row of the table. ``read`` turns text into the value, or raises ValueError with what is
+    wanted instead; a switch has no ``placeholder``."""
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[str], "Any"],
+        default: "Any",
+        placeholder: str,
+        help: str,
+        short: str = "",
+    ) -> None:
+        self.name = name
+        self.key = name.replace("-", "_")
+        self.read = read
+        self.default = default
+        self.placeholder = placeholder
+        self.help = help
+        self.short = short
+
+
+OPTIONS = (
+    Option("timeout", _seconds, 0.5, "S", "how long one bind() waits for the router [0.5]"),
+    Option(
+        "startup-timeout", _seconds, 2.0, "S", "how long the first one waits for its search [2]"
+    ),
+    Option("ports", _ranges, [(1024, 65535)], "RANGES", "publish these only [1024-65535]"),
+    Option("deny", _ports, [], "PORT/PROTO,...", "never publish these"),
+    Option("ephemeral", _switch, False, "", "also publish ports that the system chooses (port 0)"),
+    Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
+    Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
+    Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
+    Option("interface", _word, None, "IF", "the network interface that leads to the router"),
+    Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
+    Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
+    Option("log", _word, None, "FILE", "write the log here"),
+    Option("verbose", _switch, False, "", "log every call, also those left alone", "v"),
+)
+_BY_NAME = {f"--{option.name}": option for option in OPTIONS} | {
+    f"-{option.short}": option for option in OPTIONS if option.short
+}
+
+
+class Help(Exception):
+    """The user asked for help."""
+
+
+def parse(
+    words: Sequence[str], environ: Mapping[str, str], folder: str
+) -> tuple[Settings, list[str]]:
+    """The settings, and the command to run. Raises `BadOption`, `Help`.
+
+    ``words``: what follows ``natsup exec``. ``folder``: what a relative path is relative to.
+    """
+    settings: Settings = {}
+    for option in OPTIONS:
+        name = "NATSUP_" + option.key.upper()
+        settings[option.key] = (
+            _value(option, name, environ[name]) if environ.get(name) else option.default
+        )
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        if word in ("-h", "--help"):
+            raise Help
+        name, equals, text = word.partition("=")
+        found = _BY_NAME.get(name)
+        if found is None:
+            raise BadOption(f"unknown option {name}{_nearest(name)}; see natsup exec --help")
+        if not found.placeholder:
+            settings[found.key] = _value(found, name, text) if equals else True
+            continue
+        if not equals:
+            if not rest:
+                raise BadOption(f"{name} needs a value: {name} {found.placeholder}")
+            text = rest.pop(0)
+        settings[found.key] = _value(found, name, text)
+    if settings["log"] is not None:
+        settings["log"] = os.path.join(folder, settings["log"])
+    if not rest:
+        raise BadOption("no command to run: natsup exec [options] -- COMMAND [ARG...]")
+    return settings, rest
+
+
+def _value(option: Option, name: str, text: str) -> "Any":
+    try:
+        return option.read(text)
+    except ValueError as error:
+        wanted = str(error)
+        if "could not convert" in wanted or "invalid literal" in wanted:
+            wanted = "a number of seconds"
+        raise BadOption(f"{name}: {text!r} is not {wanted}") from None
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, _BY_NAME, 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def help_text() -> str:
+    """The text of `natsup exec --help`."""
+    lines = [
+        "natsup exec [options] -- COMMAND [ARG...]",
+        "",
+        "Runs COMMAND unchanged. The TCP and UDP ports it binds are forwarded by the home router",
+        "for as long as it has them.",
+        "",
+    ]
+    for option in OPTIONS:
+        left = f"--{option.name} {option.placeholder}".rstrip()
+        if option.short:
+            left = f"-{option.short}, {left}"
+        lines.append(f"  {left:<26}{option.help}")
+    lines += [
+        "",
+        "Each is also read from the environment: NATSUP_TIMEOUT=1, NATSUP_EPHEMERAL=yes.",
+        "Exit status: the command's own; 125 natsup failed, 126 the command cannot be run,",
+        "127 it was not found.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""Memory that supervisor and guard share: what one leaves unanswered the other can answer.
+
+    0     the notification being received, written there by the kernel itself (struct seccomp_notif)
+    128   the ids of calls that were received and wait for an answer, 8 bytes each, 0: free
+    ...   what the launcher was told and found: its length in 4 bytes, then texts that end in NUL
+
+A notification's id is all it takes to answer it, from any process that holds the listener, until
+the caller dies or is interrupted. So the kernel writes the id here, where it outlives the
+supervisor, and not first into the supervisor's own memory: there is no instant at which a call has
+been received and only the dead knew of it.
+"""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Sequence
+
+from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
+
+_IDS = 128
+SLOTS = 4096
+_TEXTS = _IDS + SLOTS * NOTIFICATION_ID.size
+_SIZE = _TEXTS + (
+    1 << 22
+)  # more than a command line may have (execve(2)); untouched pages cost nothing
+_NOTHING = bytes(NOTIFICATION.size)
+
+
+class Page:
+    """The shared memory behind ``fd`` (memfd_create(2)), mapped into this process."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _SIZE)
+        view = memoryview(self._map)
+        self._received = view[: NOTIFICATION.size]
+        self._ids = view[_IDS:_TEXTS].cast("Q")
+        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._ids[slot] == 0]
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    @classmethod
+    def create(cls, texts: Sequence[bytes]) -> "Page":
+        """A new page; its descriptor is close-on-exec. Raises OSError, ValueError (too large)."""
+        fd = os.memfd_create("natsup-session", os.MFD_CLOEXEC)
+        os.ftruncate(fd, _SIZE)
+        page = cls(fd)
+        data = b"".join(text + b"\0" for text in texts)
+        if len(data) + 4 > _SIZE - _TEXTS:
+            os.close(fd)
+            raise ValueError("the command line is too long")
+        page._map[_TEXTS : _TEXTS + 4] = len(data).to_bytes(4, "little")
+        page._map[_TEXTS + 4 : _TEXTS + 4 + len(data)] = data
+        return page
+
+    def texts(self) -> list[bytes]:
+        """What `create` was given."""
+        length = int.from_bytes(self._map[_TEXTS : _TEXTS + 4], "little")
+        return self._map[_TEXTS + 4 : _TEXTS + 4 + length].split(b"\0")[:-1]
+
+    # The supervisor's side.
+
+    def clear_received(self) -> None:
+        """The kernel refuses to receive into a struct that is not zeroed (EINVAL)."""
+        self._received[:] = _NOTHING
+
+    def received(self) -> tuple[int, ...]:
+        """The notification, unpacked by `NOTIFICATION`."""
+        return NOTIFICATION.unpack_from(self._received)
+
+    def keep(self, notification_id: int) -> int | None:
+        """Note a call that will be answered later. Returns its slot; None if all are taken."""
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        self._ids[slot] = notification_id
+        return slot
+
+    def drop(self, slot: int) -> None:
+        """The call in ``slot`` has been answered."""
+        self._ids[slot] = 0
+        self._free.append(slot)
+
+    # The guard's side.
+
+    def unanswered(self) -> list[int]:
+        """The ids that nobody may have answered yet; some may have been, which does no harm."""
+        (received,) = NOTIFICATION_ID.unpack_from(self._received)
+        return [*([received] if received else []), *(number for number in self._ids if number)]

@@ -1,0 +1,101 @@
+"""Holding a port while the gateway is asked, and giving it to the program without a gap.
+
+A bound socket cannot be unbound, so the program's own must not be bound before the answer is
+known. A socket of natsup's holds the port meanwhile: of the same family, protocol, options and
+owner, so that the kernel allows or refuses it just as it would the program's.
+
+To hand the port over, both sockets are bound to it for an instant. What lets them is SO_REUSEADDR,
+set on both: it works for every owner and, other than SO_REUSEPORT, leaves nothing behind. (After
+two sockets shared a TCP port by SO_REUSEPORT the kernel remembers the port itself as shareable,
+net/ipv4/inet_connection_sock.c sk_reuseport_match(), and lets later ones in that it should not.)
+"""
+
+import contextlib
+import os
+import socket
+
+from natsup.supervisor import libc
+
+_ON, _OFF = 1, 0
+_REUSEADDR = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
+_IP_FREEBIND = 15
+
+# What bind() looks at, as (level, option), for both families and for IPv6 alone.
+_OPTIONS = (
+    _REUSEADDR,
+    (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+    (socket.IPPROTO_IP, _IP_FREEBIND),
+)
+_OPTIONS_INET6 = (*_OPTIONS, (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+class Reservation:
+    """A port held on behalf of a program's socket, from `reserve` until `hand_over` or `close`."""
+
+    def __init__(self, sock: socket.socket, address: bytes) -> None:
+        self._sock = sock
+        self._address = address
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    @property
+    def port(self) -> int:
+        """The port held, in host order; chosen by the kernel where 0 was asked for."""
+        return int(self._sock.getsockname()[1])
+
+    def hand_over(self, program: socket.socket) -> int:
+        """Bind the program's socket to the port and let go of it. Returns 0 or an errno.
+
+        Between the two lines that open and shut the reservation another socket that has
+        SO_REUSEADDR itself could come in; nothing else runs there.
+        """
+        address = self._address[:2] + self.port.to_bytes(2, "big") + self._address[4:]
+        lent = not program.getsockopt(*_REUSEADDR)
+        if lent:
+            program.setsockopt(*_REUSEADDR, _ON)
+            self._sock.setsockopt(*_REUSEADDR, _ON)
+        try:
+            return libc.bind(program.fileno(), address)
+        finally:
+            if lent:
+                self._sock.setsockopt(*_REUSEADDR, _OFF)
+                program.setsockopt(*_REUSEADDR, _OFF)
+            self._sock.close()
+
+
+def reserve(program: socket.socket, address: bytes) -> Reservation:
+    """Hold the port of ``address`` (a socket address as bytes) for the program's socket.
+
+    Raises OSError with the errno that the program's own bind() would get.
+    """
+    sock = socket.socket(program.family, program.type, program.proto)
+    try:
+        _imitate(sock, program)
+        number = libc.bind(sock.fileno(), address)
+        if number:
+            raise OSError(number, os.strerror(number))
+    except BaseException:
+        sock.close()
+        raise
+    return Reservation(sock, address)
+
+
+def _imitate(sock: socket.socket, program: socket.socket) -> None:
+    inet6 = program.family == socket.AF_INET6
+    for level, option in _OPTIONS_INET6 if inet6 else _OPTIONS:
+        with contextlib.suppress(OSError):  # an old kernel's MPTCP lacks some
+            value = program.getsockopt(level, option)
+            if value != sock.getsockopt(level, option):
+                sock.setsockopt(level, option, value)
+    device = program.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0")
+    if device:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    owner, own = os.fstat(program.fileno()), os.fstat(sock.fileno())
+    if owner.st_uid != own.st_uid:
+        # Sockets share a port by SO_REUSEPORT only if one user owns them all.
+        with contextlib.suppress(PermissionError):
+            os.fchown(sock.fileno(), owner.st_uid, -1)

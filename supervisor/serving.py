@@ -1,0 +1,336 @@
+"""The session: one program's calls served, its sockets watched, its ports kept on the gateway.
+
+    receiver's thread → calls → a task each → keeper → gateway
+                                    ↓
+                        endings → keeper.release
+
+A slow router holds up the one call that waits for it. From the bind on behalf of the program to the
+answer there is no checkpoint: nothing can come between, and no result is lost.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from natsup.state.journal import Header, Journal, default_directory
+from natsup.state.keeper import Keeper, Wish
+from natsup.state.ledger import Ledger, Policy
+from natsup.state.model import Conflict, Mapped, Port, Protocol
+from natsup.state.sweep import sweep
+from natsup.supervisor import endings, handover
+from natsup.supervisor import log as logs
+from natsup.supervisor.listener import Listener
+from natsup.supervisor.options import Settings
+from natsup.supervisor.page import Page
+from natsup.supervisor.receiver import Call, Receiver
+from natsup.supervisor.reservation import Reservation, reserve
+from natsup.supervisor.surroundings import Surroundings
+from natsup.supervisor.target import cookie
+from natsup.supervisor.verdict import publishable
+
+log = logging.getLogger("natsup.session")
+
+_CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
+_FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE = 5.0, 300.0
+_EPHEMERAL_TRIES = 8
+
+
+def boottime() -> float:
+    """Seconds that go on while the machine sleeps, as leases do (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def serve(
+    command: list[str],
+    settings: Settings,
+    surroundings: Surroundings,
+    listener: Listener,
+    page: Page,
+    control: handover.End,
+    receiver: Receiver,
+    child: int | None,
+) -> int:
+    """Run the session to its end. Returns the supervisor's exit status."""
+    pid = surroundings.pid if child is None else child
+    folder = default_directory(os.environ, os.getuid())
+    folder = surroundings.folder / folder  # a relative one is relative to where natsup was typed
+    session = f"{os.getpid():x}-{int(surroundings.started) & 0xFFFFFF:06x}"
+    logs.set_up(
+        surroundings.log_to,
+        file=settings["log"],
+        folder=folder,
+        session=session,
+        verbose=settings["verbose"],
+    )
+    journal = Journal.create(
+        folder, Header(session, pid=pid, command=command, started=surroundings.started)
+    )
+    log.info("session for %s (pid %d)", command[0], pid)
+    try:
+        whole = Session(settings, listener, page, control, receiver, child, journal, folder)
+        trio.run(whole.run)
+    except BaseException:
+        # The guard takes over: every call passes from here on, and the next session, or natsup
+        # clean, removes what the journal names.
+        log.exception("the supervisor failed")
+        return 70
+    finally:
+        logging.shutdown()
+    return 0
+
+
+class Session:
+    """Everything that one `natsup exec` does after its program has been started."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: Listener,
+        page: Page,
+        control: handover.End,
+        receiver: Receiver,
+        child: int | None,
+        journal: Journal,
+        folder: Path,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._page = page
+        self._receiver = receiver
+        self._child = child
+        self._journal = journal
+        self._folder = folder
+        self._control = control
+        self._keeper = Keeper(Ledger(Policy(lease=settings["lease"])), journal, clock=boottime)
+        self._rules = receiver.rules
+        self._endings: endings.Endings | None = None
+        self._searched = trio.Event()  # the first search for a gateway has ended
+        self._search_until = boottime() + settings["startup_timeout"]
+        self._finish = trio.Event()
+        # UDP sockets by cookie: whose they are and since when, to tell clients from servers
+        self._udp: dict[int, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        if self._journal.fileno() is not None:
+            handover.send(self._control, handover.KEEP, fd=self._journal.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keeper.run)
+            await self._run_with_keeper()
+            log.info("nobody is left: cleaning up")
+            left = not await self._keeper.close(_CLEAN_UP_SECONDS)
+            nursery.cancel_scope.cancel()
+        if left:
+            log.warning("the router did not take everything back; natsup clean tries again")
+        self._journal.end()
+        handover.send(self._control, handover.DONE)
+
+    async def _run_with_keeper(self) -> None:
+        """Serve until nobody can call any more, or PID 1 is about to end."""
+        try:
+            self._endings = endings.Endings()
+        except OSError as error:
+            log.warning(
+                "the kernel does not tell when sockets end (%s): ports stay forwarded until the"
+                " program ends",
+                error.strerror,
+            )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_calls, nursery)
+            nursery.start_soon(self._find_gateway)
+            nursery.start_soon(self._hear_guard)
+            if self._endings is not None:
+                nursery.start_soon(self._watch_endings, self._endings)
+            if self._child is not None:
+                nursery.start_soon(self._reap, self._child)
+            nursery.start_soon(self._wait_for_last_user)
+            await self._finish.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _wait_for_last_user(self) -> None:
+        fd = self._listener.end()
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            os.close(fd)
+        self._finish.set()
+
+    # --- calls --------------------------------------------------------------------------------
+
+    async def _take_calls(self, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._receiver.wake)
+            os.eventfd_read(self._receiver.wake)
+            if self._receiver.failed:
+                raise RuntimeError("no calls are received any more")
+            while self._receiver.taken:
+                nursery.start_soon(self._serve_call, self._receiver.taken.popleft())
+
+    async def _serve_call(self, call: Call) -> None:
+        try:
+            await self._publish(call)
+        except Exception:
+            log.exception("%s: a call failed", call)
+        finally:
+            call.sock.close()  # before the answer: it keeps the port bound
+            if not call.answered:
+                self._listener.let_pass(call.notification)
+            self._page.drop(call.slot)
+
+    async def _publish(self, call: Call) -> None:
+        """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
+        for _ in range(_EPHEMERAL_TRIES):
+            try:
+                reservation = reserve(call.sock, call.address.raw)
+            except OSError:
+                return  # the kernel will tell the program the same
+            with reservation:
+                port = call.wanted.port or Port(call.wanted.protocol, reservation.port)
+                if not publishable(port, self._rules):
+                    return
+                if self._settings["dry_run"]:
+                    log.info("%s would be published for %s", port, call)
+                    return
+                with self._keeper.wish(port) as wish:
+                    outcome = await wish.outcome(await self._budget())
+                    if not isinstance(outcome, Conflict):
+                        if not isinstance(outcome, Mapped):
+                            log.info("%s for %s: not mapped yet: %s", port, call, outcome)
+                        self._bind(call, reservation, port, wish)
+                        return
+            log.info("%s for %s: refused: %s", port, call, outcome)
+            if call.wanted.port is not None:
+                break
+        self._answer(call, errno.EADDRINUSE)
+
+    async def _budget(self) -> float:
+        """The seconds a call may wait for its gateway. The first ones also wait for the search."""
+        if not self._searched.is_set():
+            with trio.move_on_after(self._search_until - boottime()):
+                await self._searched.wait()
+        return float(self._settings["timeout"]) if self._searched.is_set() else 0.0
+
+    def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish) -> None:
+        """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""
+        if not self._listener.valid(call.notification):
+            call.answered = True  # nobody waits: nothing is bound, and the wish is withdrawn
+            return
+        number = cookie(call.sock)
+        watched = endings.Watched(number, port, call.sock.family, call.sock.proto)
+        if self._endings is not None:
+            self._endings.watch(watched)  # first, so that no end is missed
+        result = reservation.hand_over(call.sock)
+        if result == 0:
+            wish.claim(number)
+            if port.protocol is Protocol.UDP:
+                self._udp[number] = (call.process, time.monotonic())
+        elif self._endings is not None:
+            self._endings.unwatch(number)
+        if not self._answer(call, result) and result == 0:
+            self._receiver.untold[number] = call.address.raw
+
+    def _answer(self, call: Call, number: int) -> bool:
+        call.sock.close()  # before the answer: it keeps the port bound
+        call.answered = True
+        return self._listener.answer(call.notification, number)
+
+    # --- the ends of sockets --------------------------------------------------------------------
+
+    async def _watch_endings(self, source: endings.Endings) -> None:
+        while True:
+            try:
+                found = await source.next()
+            except endings.Overflow:
+                log.info("the kernel dropped events: looking at what is alive")
+                found = source.watched
+                unsure = found
+            else:
+                unsure = [w for w in found if w.multipath]
+            if unsure:
+                dead = await trio.to_thread.run_sync(endings.ended, unsure)
+                found = [w for w in found if w not in unsure or w in dead]
+            for watched in found:
+                source.unwatch(watched.cookie)
+                self._gone(watched.cookie)
+
+    def _gone(self, number: int) -> None:
+        self._keeper.release(number)
+        self._receiver.untold.pop(number, None)
+        if number in self._udp:
+            process, since = self._udp.pop(number)
+            now = time.monotonic()
+            if self._receiver.clients.ended(process, lived=now - since, now=now):
+                log.info("pid %d asks from many UDP ports: a client, they are passed", process)
+
+    # --- the gateway ----------------------------------------------------------------------------
+
+    async def _find_gateway(self) -> None:
+        """Search until there is one, and sweep up what dead sessions left on it."""
+        from natsup.upnp.discovery import NoGateway, find_gateway
+
+        pause = _FIRST_SEARCH_PAUSE
+        while True:
+            found = await find_gateway(
+                interface=self._settings["interface"],
+                url=self._settings["gateway"],
+                timeout=self._settings["startup_timeout"],
+            )
+            if not isinstance(found, NoGateway):
+                break
+            log.log(
+                logging.WARNING if not self._searched.is_set() else logging.DEBUG,
+                "no router to ask: %s",
+                found.reason,
+            )
+            self._keeper.gateway_missing(found.reason)
+            self._searched.set()
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_SEARCH_PAUSE)
+        log.info("router found: %s, this host is %s", found.location, found.internal_address)
+        self._rules.own_addresses = frozenset({socket.inet_aton(found.internal_address)})
+        self._keeper.gateway_found(found)
+        self._searched.set()
+        report = await sweep(self._folder, found, wall=time.time)
+        for line in report.lines():
+            log.info("%s", line)
+
+    # --- guard and child ------------------------------------------------------------------------
+
+    async def _hear_guard(self) -> None:
+        self._control.setblocking(False)
+        while True:
+            await trio.lowlevel.wait_readable(self._control)
+            word, _, _ = handover.receive(self._control)
+            if word == handover.FINISH:
+                self._finish.set()
+            elif not word:
+                log.warning("the guard has gone: should this process die, so do further binds")
+                return
+
+    async def _reap(self, child: int) -> None:
+        """As the subreaper of the program's tree: nobody stays a zombie, the guard is told."""
+        with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
+            self._collect(child)
+            async for _ in arrivals:
+                self._collect(child)
+
+    def _collect(self, child: int) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == child:
+                tell = partial(handover.send, self._control, handover.STATUS, status)
+                try:
+                    tell()
+                except OSError:
+                    log.debug("the guard has gone: nobody to tell that the program ended")

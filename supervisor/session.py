@@ -1,0 +1,63 @@
+"""The supervisor's process: ``python -m natsup.supervisor.session LISTENER PAGE CONTROL [CHILD]``.
+
+Started by the guard (in place) or in the launcher's child (as parent), with three descriptors and,
+as parent, the pid of the program, which then is this process's child.
+
+Calls are received from the first moment; the libraries that act on them take half a second to
+import, and meanwhile whatever natsup does not act on has been answered.
+"""
+
+import os
+import sys
+import threading
+
+from natsup.state.model import Port, Protocol
+from natsup.supervisor import handover
+from natsup.supervisor.listener import Listener
+from natsup.supervisor.options import Settings, parse
+from natsup.supervisor.page import Page
+from natsup.supervisor.receiver import Receiver
+from natsup.supervisor.surroundings import Surroundings
+from natsup.supervisor.verdict import Rules
+
+# How long one Python thread may keep another waiting: the receiver is the one that must not wait.
+_SWITCH_SECONDS = 0.0005
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules that the user's options make."""
+    return Rules(
+        ports=tuple(settings["ports"]),
+        denied=frozenset(Port(Protocol(name), number) for name, number in settings["deny"]),
+        ephemeral=settings["ephemeral"],
+        may_own=settings["own_address"],
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Supervise until nobody uses the filter any more."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    listener = Listener(int(arguments[0]))
+    page = Page(int(arguments[1]))
+    control = handover.End(fileno=int(arguments[2]))
+    child = int(arguments[3]) if len(arguments) > 3 else None
+    for fd in (listener.fd, page.fd, control.fileno()):
+        os.set_inheritable(fd, False)
+    texts = [os.fsdecode(text) for text in page.texts()]
+    surroundings, words = Surroundings.split(texts)
+    settings, command = parse(words, os.environ, surroundings.folder)
+    listener.wake_in_step()
+    receiver = Receiver(listener, page, rules_of(settings))
+    threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
+
+    from natsup.supervisor import serving  # the slow part, while calls are being received
+
+    status = serving.serve(
+        command, settings, surroundings, listener, page, control, receiver, child
+    )
+    # The receiver may still sit in the kernel, where nothing but this wakes it.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

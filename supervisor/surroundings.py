@@ -1,0 +1,73 @@
+"""What the launcher finds out about where it was started, and only it can see."""
+
+import os
+import time
+from collections.abc import Mapping
+
+from natsup.supervisor.abi import CAP_SYS_PTRACE
+
+_YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+
+
+def parent_needed() -> bool:
+    """Must natsup stay the program's parent here?"""
+    if os.getpid() == 1:
+        return True
+    try:
+        with open(_YAMA, "rb") as file:
+            restricted = int(file.read()) == 1
+    except (OSError, ValueError):
+        return False
+    return restricted and not _may_trace()
+
+
+def _may_trace() -> bool:
+    with open("/proc/self/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"CapEff:"):
+                return bool(int(line[7:], 16) >> CAP_SYS_PTRACE & 1)
+    return False
+
+
+class Surroundings:
+    """What the supervisor is told: it will have no standard error, and no folder to be in."""
+
+    __slots__ = ("folder", "log_to", "pid", "started")
+
+    def __init__(self, pid: int, started: float, log_to: str, folder: str) -> None:
+        self.pid = pid  # the launcher's; in place, the program's
+        self.started = started  # seconds of the wall clock
+        self.log_to = log_to
+        self.folder = folder  # what relative paths are relative to
+
+    def texts(self) -> list[str]:
+        return [str(self.pid), repr(self.started), self.log_to, self.folder]
+
+    @classmethod
+    def split(cls, texts: list[str]) -> "tuple[Surroundings, list[str]]":
+        """What `texts` gave, and what followed it."""
+        pid, started, log_to, folder, *rest = texts
+        return cls(int(pid), float(started), log_to, folder), rest
+
+
+def look() -> Surroundings:
+    """Look round, in the launcher."""
+    try:
+        stderr = os.fstat(2)
+    except OSError:
+        stderr = None
+    try:
+        folder = os.getcwd()
+    except OSError:  # it has been removed
+        folder = "/"
+    pid = os.getpid()
+    return Surroundings(pid, time.time(), log_destination(os.environ, stderr, pid=pid), folder)
+
+
+def log_destination(environ: Mapping[str, str], stderr: os.stat_result | None, *, pid: int) -> str:
+    """``journal``, ``stderr`` or ``file``: see natsup.supervisor.log. Pure."""
+    if stderr is None:
+        return "file"
+    if environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}":
+        return "journal"
+    return "stderr" if pid == 1 else "file"

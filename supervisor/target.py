@@ -1,0 +1,189 @@
+"""The program's side of a call: its memory, its descriptors, its sockets.
+
+Some facts about a borrowed descriptor (pidfd_getfd(2)): it is a second descriptor of the same open
+file, so options set through it are the program's options, and the port stays bound as long as
+either is open. What the program does meanwhile to its own number (close, dup2) does not reach it:
+natsup acts on the socket that the call named, never on what stands under the number later.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+
+from natsup.supervisor import abi, libc
+from natsup.supervisor.listener import Listener
+from natsup.supervisor.sockaddr import LONGEST
+from natsup.supervisor.verdict import Facts
+
+_INT32 = 1 << 31
+
+
+class Unreachable(Exception):
+    """The kernel does not let natsup look into the program: the call has to be passed."""
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value & _INT32 else value
+
+
+class Memory:
+    """Reading the memory of threads that wait for an answer."""
+
+    def __init__(self) -> None:
+        self._reader = libc.Reader(LONGEST)
+
+    def bind_arguments(
+        self, tid: int, number: int, arch: int, arguments: tuple[int, ...]
+    ) -> tuple[int, int, int] | None:
+        """Descriptor, address and length, as bind(2) has them; None if they cannot be read."""
+        if arch != abi.AUDIT_ARCH_I386:
+            return _signed(arguments[0]), arguments[1], _signed(arguments[2])
+        if number != abi.SOCKETCALL_I386:
+            return _signed(arguments[0]), arguments[1] & 0xFFFFFFFF, _signed(arguments[2])
+        size = abi.SOCKETCALL_BIND_ARGS.size
+        data = self.read(tid, arguments[1] & 0xFFFFFFFF, size)
+        if data is None:
+            return None
+        fd, address, length = abi.SOCKETCALL_BIND_ARGS.unpack(data)
+        return fd, address, length
+
+    def read(self, tid: int, address: int, length: int) -> bytes | None:
+        """Exactly ``length`` bytes, or None where they are not all readable.
+
+        process_vm_readv(2) wants PTRACE_MODE_ATTACH; /proc/PID/mem may still be open where it is
+        filtered, and the other way round. Raises `Unreachable`.
+        """
+        try:
+            data = self._reader.read(tid, address, length)
+        except OSError as error:
+            if error.errno in (errno.EFAULT, errno.ESRCH):
+                return None
+            data = _read_file(tid, address, length)
+        return data if len(data) == length else None
+
+
+def _read_file(tid: int, address: int, length: int) -> bytes:
+    try:
+        fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Unreachable(error.strerror) from error
+    try:
+        return os.pread(fd, length, address)
+    except (OSError, OverflowError):
+        return b""
+    finally:
+        os.close(fd)
+
+
+def borrow(listener: Listener, notification_id: int, tid: int, fd: int) -> socket.socket | None:
+    """The socket that the caller names ``fd``; None if that is no socket, or the caller has gone.
+
+    Raises `Unreachable`.
+    """
+    try:
+        pidfd = _pidfd(tid)
+    except ProcessLookupError:
+        return None
+    try:
+        if not listener.valid(notification_id):  # else the thread id may be another's by now
+            return None
+        copy = libc.pidfd_getfd(pidfd, fd)
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ESRCH):
+            return None
+        raise Unreachable(error.strerror) from error
+    finally:
+        os.close(pidfd)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
+
+
+def _pidfd(tid: int) -> int:
+    """A pidfd whose descriptors are the thread's. Raises ProcessLookupError, `Unreachable`."""
+    with contextlib.suppress(OSError):
+        return os.pidfd_open(tid, abi.PIDFD_THREAD)
+    try:
+        leader = thread_group(tid)
+        if leader != tid and not libc.same_descriptors(leader, tid):
+            raise Unreachable("a thread with descriptors of its own")
+        return os.pidfd_open(leader)
+    except FileNotFoundError as error:
+        raise ProcessLookupError from error
+    except ProcessLookupError:
+        raise
+    except OSError as error:
+        raise Unreachable(error.strerror) from error
+
+
+def thread_group(tid: int) -> int:
+    """The process that a thread belongs to. Raises FileNotFoundError, ProcessLookupError."""
+    with open(f"/proc/{tid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"Tgid:"):
+                return int(line[5:])
+    raise ProcessLookupError(tid)
+
+
+def program_name(tid: int) -> str:
+    """The name of a thread's program, for people; "?" if it has gone."""
+    try:
+        with open(f"/proc/{thread_group(tid)}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return "?"
+
+
+class Inspector:
+    """What the kernel says of a socket, seen from natsup's own network namespace."""
+
+    def __init__(self) -> None:
+        self._home: int | None = None
+        self._home_link: str | None = None
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            self._home = _option64(own, abi.SO_NETNS_COOKIE)
+        if self._home is None:  # before Linux 5.14
+            with contextlib.suppress(OSError):
+                self._home_link = os.readlink("/proc/self/ns/net")
+
+    def facts(self, sock: socket.socket, tid: int) -> Facts:
+        """See `Facts`. Raises OSError where the socket is of a kind that has no such options."""
+        internet = sock.family in (socket.AF_INET, socket.AF_INET6)
+        return Facts(
+            sock.family,
+            sock.type,
+            sock.proto,
+            bound=internet and sock.getsockname()[1] != 0,
+            v6only=sock.family == socket.AF_INET6
+            and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)),
+            foreign=self._foreign(sock, tid),
+        )
+
+    def _foreign(self, sock: socket.socket, tid: int) -> bool:
+        if self._home is not None:
+            return _option64(sock, abi.SO_NETNS_COOKIE) != self._home
+        # The namespace a thread is in is where it makes its sockets; the best an old kernel tells.
+        try:
+            return os.readlink(f"/proc/{tid}/ns/net") != self._home_link
+        except OSError:
+            return True
+
+
+def cookie(sock: socket.socket) -> int:
+    """The number that names this socket, and no other, for as long as the machine runs."""
+    value = _option64(sock, abi.SO_COOKIE)
+    if value is None:
+        raise OSError(errno.ENOPROTOOPT, "this kernel has no socket cookies")
+    return value
+
+
+def _option64(sock: socket.socket, option: int) -> int | None:
+    try:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 8), sys.byteorder)
+    except OSError:
+        return None

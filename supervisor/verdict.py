@@ -1,0 +1,153 @@
+"""What natsup does with one bind(): leave it to the kernel, or publish the port. Pure.
+
+The rules stand in the order in which they are asked. Those that need only the address come first:
+they answer nearly every call, without touching the program's socket.
+"""
+
+import socket
+
+from natsup.state.model import Port, Protocol
+from natsup.supervisor.abi import IPPROTO_MPTCP
+from natsup.supervisor.sockaddr import Address
+
+# Discovery and mapping protocols of the local network: made for link-local peers, and harmful or
+# useless when strangers reach them.
+NEVER = frozenset(
+    Port(Protocol.UDP, number)
+    for number in (
+        1900,  # SSDP (UPnP Device Architecture)
+        3702,  # WS-Discovery
+        5350,  # NAT-PMP and PCP announcements (RFC 6886, RFC 6887)
+        5351,  # NAT-PMP and PCP
+        5353,  # Multicast DNS (RFC 6762)
+        5355,  # LLMNR (RFC 4795)
+        6771,  # BitTorrent Local Service Discovery (BEP 14)
+    )
+)
+FIRST_UNPRIVILEGED = 1024
+
+_PROTOCOLS: dict[tuple[int, int], Protocol] = {
+    (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
+    (socket.SOCK_STREAM, IPPROTO_MPTCP): Protocol.TCP,  # it answers plain TCP as well
+    (socket.SOCK_DGRAM, socket.IPPROTO_UDP): Protocol.UDP,
+}
+
+
+class Pass:
+    """The kernel does the call itself; natsup neither helps nor watches."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Pass({self.reason!r})"
+
+
+class Publish:
+    """Natsup acts on the call. ``port`` is None where natsup is to choose the number."""
+
+    __slots__ = ("port", "protocol")
+
+    def __init__(self, protocol: Protocol, port: Port | None) -> None:
+        self.protocol = protocol
+        self.port = port
+
+    def __repr__(self) -> str:
+        return f"Publish({self.port or self.protocol.value})"
+
+
+class Rules:
+    """What the user asked for.
+
+    ``ports``: ranges, both ends included, that may be published. ``denied``: ports that may not.
+    ``ephemeral``: also publish port 0. ``own_addresses``: specific IPv4 addresses (4 bytes each)
+    that count like the wildcard; they are known only once the network has been looked at, so
+    ``may_own`` says from the start whether there will be any.
+    """
+
+    def __init__(
+        self,
+        *,
+        ports: tuple[tuple[int, int], ...] = ((FIRST_UNPRIVILEGED, 65535),),
+        denied: frozenset[Port] = frozenset(),
+        ephemeral: bool = False,
+        may_own: bool = False,
+    ) -> None:
+        self.ports = ports
+        self.denied = denied
+        self.ephemeral = ephemeral
+        self.may_own = may_own
+        self.own_addresses: frozenset[bytes] = frozenset()
+
+
+class Facts:
+    """What the kernel says of a borrowed socket (socket(7), ip(7), ipv6(7))."""
+
+    __slots__ = ("bound", "domain", "foreign", "kind", "protocol", "v6only")
+
+    def __init__(
+        self, domain: int, kind: int, protocol: int, *, bound: bool, v6only: bool, foreign: bool
+    ) -> None:
+        self.domain = domain  # SO_DOMAIN
+        self.kind = kind  # SO_TYPE
+        self.protocol = protocol  # SO_PROTOCOL
+        self.bound = bound
+        self.v6only = v6only
+        self.foreign = foreign  # of another network namespace than natsup's
+
+
+_NOT_INTERNET = Pass("not an Internet address")
+_SPECIFIC = Pass("a specific address")
+_PORT_ZERO = Pass("port 0")
+_PRIVILEGED = Pass("port below 1024")
+_OUT_OF_RANGE = Pass("port not among those to publish")
+
+
+def judge_address(address: Address | None, rules: Rules) -> Pass | None:
+    """The rules that need no look at the socket; None: go on with `judge_socket`."""
+    if address is None:
+        return _NOT_INTERNET
+    if not address.wildcard and not (
+        rules.may_own and address.ipv4 is not None and address.ipv4 in rules.own_addresses
+    ):
+        return _SPECIFIC
+    if address.port == 0:
+        return None if rules.ephemeral else _PORT_ZERO
+    if address.port < FIRST_UNPRIVILEGED:
+        return _PRIVILEGED
+    if not any(low <= address.port <= high for low, high in rules.ports):
+        return _OUT_OF_RANGE
+    return None
+
+
+def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish:
+    """The rest of the rules, for an address that `judge_address` let through."""
+    if facts.domain != address.domain:
+        return Pass("address and socket are of different families")
+    protocol = _PROTOCOLS.get((facts.kind, facts.protocol))
+    if protocol is None:
+        return Pass("neither TCP nor UDP")
+    if facts.bound:
+        return Pass("already bound")
+    if facts.foreign:
+        return Pass("of another network namespace")
+    if address.ipv4 is None and facts.v6only:
+        return Pass("IPv6 alone")
+    if address.port == 0:
+        return Publish(protocol, None)
+    port = Port(protocol, address.port)
+    if not publishable(port, rules):
+        return Pass("a port that is never published")
+    return Publish(protocol, port)
+
+
+def publishable(port: Port, rules: Rules) -> bool:
+    """May this port face the Internet? The same for a port that natsup chooses."""
+    return (
+        port.number >= FIRST_UNPRIVILEGED
+        and any(low <= port.number <= high for low, high in rules.ports)
+        and port not in NEVER
+        and port not in rules.denied
+    )
