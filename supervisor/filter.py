@@ -21,8 +21,8 @@ from zlib import crc32
 
 from natsup.supervisor import abi, libc
 
-# Architectures beside the native one, by uname(2)'s machine.
-SISTERS = {"x86_64": ("X86", "X32"), "aarch64": ("ARM",)}
+# The architectures a kernel runs programs of, by uname(2)'s machine; others have only their own.
+ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", "ARM")}
 
 
 REVISION = 1  # to be raised with every change to the rules below: built filters are cached
@@ -67,14 +67,16 @@ def _bindings() -> ModuleType:
 def build(machine: str | None = None) -> "Filter":
     """The filter, built by libseccomp. Raises `FilterRefused`.
 
-    ``machine`` as uname(2) names it. The sisters it lists must be ones that the running
-    libseccomp can pair with the native architecture (the same byte order).
+    ``machine`` as uname(2) names it, if not this one.
     """
     lib = _bindings()
     rules = lib.SyscallFilter(lib.ALLOW)
     rules.set_attr(lib.Attr.ACT_BADARCH, lib.ALLOW)
-    for sister in SISTERS.get(machine or os.uname().machine, ()):
-        rules.add_arch(getattr(lib.Arch, sister))
+    own = machine or os.uname().machine
+    if own in ARCHITECTURES:
+        rules.remove_arch(lib.Arch.NATIVE)
+        for name in ARCHITECTURES[own]:
+            rules.add_arch(getattr(lib.Arch, name))
     rules.add_rule(lib.NOTIFY, "bind")  # for i386 it covers socketcall(SYS_BIND) too
     fd = os.memfd_create("natsup-filter", os.MFD_CLOEXEC)
     with open(fd, "r+b", buffering=0) as file:

@@ -4,7 +4,8 @@ Some facts about a notification's id:
 
 * It names one held call of one thread. It ends when the call is answered, or when its thread dies
   or (before Linux 5.19, or until it has been received) takes a signal. From then on every ioctl
-  says ENOENT, which is no error here: nobody waits any more.
+  says ENOENT, which is no error here: nobody waits any more. A second answer, before the thread has
+  taken the first, gets EINPROGRESS: two may hold the listener, and one of them was quicker.
 * While an id is valid its thread exists, so that a thread id, reusable in itself, can be trusted
   if the id was valid *after* it was used to look the thread up.
 * A call that has not been received yet is interrupted by any signal whose handler lacks
@@ -49,7 +50,7 @@ class Listener:
         try:
             fcntl.ioctl(self.fd, abi.NOTIF_SEND, response)
         except OSError as error:
-            if error.errno == errno.ENOENT:
+            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
                 return False
             raise
         return True

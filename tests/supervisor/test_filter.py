@@ -1,0 +1,119 @@
+"""The filter read as a program, and run on every architecture that may come along."""
+
+import os
+import struct
+
+import pytest
+
+from natsup.supervisor.filter import Filter, build, cache_file, load
+
+ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
+X86_64, I386, AARCH64, ARM, RISCV64 = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028, 0xC00000F3
+X32 = 0x40000000  # a bit in the number of a call
+
+LD_ABS, JEQ, JGE, JGT, JSET, JA, RET, AND = 0x20, 0x15, 0x35, 0x25, 0x45, 0x05, 0x06, 0x54
+
+
+def run(program: bytes, arch: int, number: int, arguments: tuple[int, ...] = ()) -> int:
+    """What classic BPF makes of one call (bpf(4) as far as libseccomp uses it)."""
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
+    data = struct.pack("=iIQ6Q", number - (1 << 32 if number >> 31 else 0), arch, 0, *padded)
+    accumulator = counter = 0
+    while True:
+        code, true, false, k = struct.unpack_from("=HBBI", program, counter * 8)
+        counter += 1
+        if code == LD_ABS:
+            (accumulator,) = struct.unpack_from("=I", data, k)
+        elif code == RET:
+            return int(k)
+        elif code == JA:
+            counter += k
+        elif code == AND:
+            accumulator &= k
+        else:
+            holds = {
+                JEQ: accumulator == k,
+                JGE: accumulator >= k,
+                JGT: accumulator > k,
+                JSET: bool(accumulator & k),
+            }[code]
+            counter += true if holds else false
+
+
+@pytest.mark.parametrize(
+    ("arch", "number", "arguments", "expected"),
+    [
+        (X86_64, 49, (), NOTIFY),  # bind
+        (X86_64, 50, (), ALLOW),  # listen
+        (X86_64, 49 | X32, (), NOTIFY),
+        (X86_64, 50 | X32, (), ALLOW),
+        (I386, 361, (), NOTIFY),  # bind
+        (I386, 102, (2,), NOTIFY),  # socketcall(SYS_BIND)
+        (I386, 102, (4,), ALLOW),  # socketcall(SYS_LISTEN)
+        (I386, 49, (), ALLOW),  # x86_64's bind is i386's geteuid
+        (AARCH64, 200, (), ALLOW),  # a foreign architecture is let through, not killed
+        (RISCV64, 200, (), ALLOW),
+    ],
+)
+def test_x86_64(arch: int, number: int, arguments: tuple[int, ...], expected: int) -> None:
+    assert run(build("x86_64").program, arch, number, arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("arch", "number", "expected"),
+    [(AARCH64, 200, NOTIFY), (AARCH64, 201, ALLOW), (ARM, 282, NOTIFY), (X86_64, 49, ALLOW)],
+)
+def test_aarch64(arch: int, number: int, expected: int) -> None:
+    assert run(build("aarch64").program, arch, number) == expected
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", os.uname().machine])
+def test_it_stays_short(machine: str) -> None:
+    assert len(build(machine).program) // 8 <= 14
+
+
+def test_the_cache_gives_back_what_was_built(tmp_path: os.PathLike[str]) -> None:
+    path = f"{tmp_path}/natsup/filter"
+    first = load(path)
+    with open(path, "rb") as file:
+        assert Filter.from_bytes(file.read()) is not None
+    again = load(path)
+    assert (again.number, again.program) == (first.number, first.program)
+    assert again.program == build().program
+
+
+@pytest.mark.parametrize("damage", [0, 4, 8, 20, -1])
+def test_a_damaged_cache_is_built_again(tmp_path: os.PathLike[str], damage: int) -> None:
+    path = f"{tmp_path}/filter"
+    data = bytearray(build().to_bytes())
+    data[damage] ^= 1
+    with open(path, "wb") as file:
+        file.write(data)
+    assert Filter.from_bytes(bytes(data)) is None
+    assert load(path).program == build().program
+    with open(path, "rb") as file:
+        assert file.read() == build().to_bytes()
+
+
+def test_a_cache_that_others_can_write_is_not_trusted(tmp_path: os.PathLike[str]) -> None:
+    path = f"{tmp_path}/filter"
+    forged = Filter(build().number, struct.pack("=HBBI", RET, 0, 0, ALLOW))
+    with open(path, "wb") as file:
+        file.write(forged.to_bytes())
+    assert load(path).program == forged.program
+    os.chmod(path, 0o666)
+    assert load(path).program == build().program
+
+
+@pytest.mark.parametrize(
+    ("environ", "uid", "expected"),
+    [
+        ({"HOME": "/home/u"}, 1000, "/home/u/.cache/natsup/filter-1-m"),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "/c"}, 1000, "/c/natsup/filter-1-m"),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "c"}, 1000, "/home/u/.cache/natsup/filter-1-m"),
+        ({"HOME": "/home/u"}, 0, "/var/cache/natsup/filter-1-m"),
+        ({}, 1000, None),
+    ],
+)
+def test_where_the_cache_is(environ: dict[str, str], uid: int, expected: str | None) -> None:
+    assert cache_file(environ, uid, "m") == expected
