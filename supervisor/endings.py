@@ -22,7 +22,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import trio
@@ -142,9 +142,9 @@ class Endings:
     """Watches sockets of this network namespace. Raises OSError where sock_diag is missing."""
 
     def __init__(self) -> None:
-        self._socket = trio.socket.from_stdlib_socket(
-            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
-        )
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        sock.bind((0, 0))  # without an address of its own it would get no multicasts
+        self._socket = trio.socket.from_stdlib_socket(sock)
         self._watched: dict[int, Watched] = {}
         self._joined: set[int] = set()
         self._attached = b""
@@ -212,26 +212,36 @@ class Endings:
         return found
 
 
-def ended(watched: Iterable[Watched]) -> list[Watched]:
+def ended(watched: Sequence[Watched]) -> list[Watched]:
     """Look which of these sockets are no more. Blocks for some milliseconds; OSError.
 
     A socket of which the kernel will not tell counts as alive.
     """
-    gone = []
     listings: dict[tuple[int, Protocol], list[Diag]] = {}
     for one in watched:
         key = (one.domain, one.port.protocol)
         if key not in listings:
             listings[key] = list(_dump(*key))
-        if one.multipath:
-            servers = [d for d in listings[key] if 1 << d.state & _STATES_OF_A_SERVER]
-            if not any(d.port == one.port.number for d in servers) and _free(one):
-                gone.append(one)
-        elif not any(d.cookie == one.cookie for d in listings[key]) and (
-            one.port.protocol is Protocol.UDP or _free(one)
-        ):
-            gone.append(one)
-    return gone
+    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port.protocol])]
+    if any(one.port.protocol is Protocol.TCP for one in missing) and not _lists_bound():
+        missing = [one for one in missing if one.port.protocol is Protocol.UDP or _free(one)]
+    return missing
+
+
+def _listed(one: Watched, listing: list[Diag]) -> bool:
+    if not one.multipath:
+        return any(diag.cookie == one.cookie for diag in listing)
+    return any(
+        diag.port == one.port.number and 1 << diag.state & _STATES_OF_A_SERVER for diag in listing
+    )
+
+
+def _lists_bound() -> bool:
+    """Does this kernel list TCP sockets that are bound and do not listen (Linux 6.8)?"""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        return any(diag.port == port for diag in _dump(socket.AF_INET, Protocol.TCP))
 
 
 def _dump(domain: int, protocol: Protocol) -> Iterator[Diag]:
@@ -256,8 +266,12 @@ def _dump(domain: int, protocol: Protocol) -> Iterator[Diag]:
 
 
 def _free(one: Watched) -> bool:
-    """Can the port be bound here and now? Then nothing holds it, listed or not."""
+    """Can the port be bound here and now? Then nothing holds it, listed or not.
+
+    What a multipath server has left in TIME_WAIT is no reason to wait a minute.
+    """
     with contextlib.suppress(OSError), socket.socket(one.domain, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, one.multipath)
         if one.domain == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         probe.bind(("", one.port.number))

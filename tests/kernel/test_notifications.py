@@ -13,7 +13,7 @@ import pytest
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.filter import Filter, FilterRefused, build, install
-from natsup.supervisor.listener import Listener, pass_everything
+from natsup.supervisor.listener import pass_everything
 from natsup.supervisor.page import Page
 from tests.kernel.harness import supervised
 
@@ -258,7 +258,3 @@ def test_a_page_has_room_for_many_calls() -> None:
         page.drop(slot)
     assert other.unanswered() == []
     os.close(page.fd)
-
-
-def test_a_listener_is_only_a_number() -> None:
-    assert Listener(7).fd == 7
