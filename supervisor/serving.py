@@ -161,7 +161,7 @@ class Session:
             os.close(fd)
         self._finish.set()
 
-    # --- calls --------------------------------------------------------------------------------
+    # --- calls ---
 
     async def _take_calls(self, nursery: trio.Nursery) -> None:
         while True:
@@ -240,7 +240,7 @@ class Session:
         call.answered = True
         return self._listener.answer(call.notification, number)
 
-    # --- the ends of sockets --------------------------------------------------------------------
+    # --- the ends of sockets ---
 
     async def _watch_endings(self, source: endings.Endings) -> None:
         while True:
@@ -268,7 +268,7 @@ class Session:
             if self._receiver.clients.ended(process, lived=now - since, now=now):
                 log.info("pid %d asks from many UDP ports: a client, they are passed", process)
 
-    # --- the gateway ----------------------------------------------------------------------------
+    # --- the gateway ---
 
     async def _find_gateway(self) -> None:
         """Search until there is one, and sweep up what dead sessions left on it."""
@@ -300,7 +300,7 @@ class Session:
         for line in report.lines():
             log.info("%s", line)
 
-    # --- guard and child ------------------------------------------------------------------------
+    # --- guard and child ---
 
     async def _hear_guard(self) -> None:
         self._control.setblocking(False)

@@ -1,0 +1,40 @@
+# natsup's own chores. `just` alone lists them.
+
+python := ".venv/bin/python"
+
+[private]
+default:
+    @just --list
+
+# a virtual environment with natsup, editable, and all that works on it
+setup:
+    python3 -m venv .venv
+    .venv/bin/pip install --quiet --editable '.[dev]'
+
+# the main job, with no router needed
+demo: setup
+    .venv/bin/natsup demo
+
+# what the tests run besides Python (as root)
+test-programs:
+    apt-get update -qq
+    apt-get install -y -qq gcc iproute2 libseccomp2 miniupnpc miniupnpd-nftables nftables rtorrent tmux util-linux
+
+# all tests; they need root, for network namespaces
+test *arguments: setup
+    .venv/bin/pytest {{arguments}}
+
+# types, style, and which room may import which
+lint: setup
+    .venv/bin/ruff check
+    .venv/bin/ruff format --check
+    .venv/bin/mypy
+    .venv/bin/lint-imports
+
+# the figures, as ratios; needs gcc and strace, and root
+bench *arguments: setup
+    {{python}} tests/bench/bench.py {{arguments}}
+
+# a shell in the LAN of a lab with a real router (miniupnpd), as root
+lab: setup
+    {{python}} -m tests.lab.shell

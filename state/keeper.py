@@ -1,0 +1,226 @@
+"""The keeper: carries the ledger's effects out, and tells it what came of them.
+
+The journal first, then the gateway. Requests run on when the call that caused them has stopped
+waiting, and their late answers go to the ledger like all others.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+
+import trio
+
+from natsup.state.gateway import Gateway
+from natsup.state.journal import GatewayRecord, Journal
+from natsup.state.ledger import Add, Effect, Ledger, Note, Remove
+from natsup.state.model import Ignored, Outcome, Port, Removal, Unknown
+
+log = logging.getLogger("natsup.state")
+
+
+class Wish:
+    """One call's wish for a port: `with keeper.wish(port) as wish`.
+
+    Left without `claim`, it is withdrawn.
+    """
+
+    def __init__(self, keeper: "Keeper", port: Port) -> None:
+        self._keeper = keeper
+        self.port = port
+        self._answer: Outcome | None = None
+        self._answered = trio.Event()
+        self._open = False
+
+    def __enter__(self) -> "Wish":
+        self._open = True
+        self._keeper._begin(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._open:
+            self._open = False
+            self._keeper._end(self, None)
+
+    async def outcome(self, budget: float) -> Outcome:
+        """What the gateway makes of it, or `Ignored` if that takes longer than ``budget`` s."""
+        with trio.move_on_after(budget):
+            await self._answered.wait()
+        if self._answer is None:
+            return Ignored(f"no answer within {budget:g} s")
+        return self._answer
+
+    def claim(self, holder: int) -> None:
+        """The call came to a bound socket with this cookie."""
+        self._open = False
+        self._keeper._end(self, holder)
+
+    def _tell(self, outcome: Outcome) -> None:
+        self._answer = outcome
+        self._answered.set()
+
+
+class Keeper:
+    """Keeps the ports of one session. `run` must be running; the rest does not block."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._journal = journal
+        self._clock = clock
+        self._wall = wall
+        self._gateway: Gateway | None = None
+        self._wishes: dict[Port, list[Wish]] = {}
+        self._todo_send, self._todo = trio.open_memory_channel[Add | Remove](1 << 20)
+        self._changed = trio.Event()
+
+    # --- what the session calls ---
+
+    def wish(self, port: Port) -> Wish:
+        return Wish(self, port)
+
+    def release(self, holder: int) -> None:
+        """The socket with this cookie is no more."""
+        self._carry_out(self._ledger.release(holder, self._clock()))
+
+    def claims(self) -> Mapping[int, Port]:
+        """Which socket holds which port."""
+        return self._ledger.claims
+
+    def gateway_found(self, gateway: Gateway) -> None:
+        """From now on the ports are kept on this gateway."""
+        before = self._gateway
+        another = before is not None and (before.location, before.internal_address) != (
+            gateway.location,
+            gateway.internal_address,
+        )
+        self._gateway = gateway
+        self._journal.gateway(
+            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
+        )
+        self._carry_out(self._ledger.gateway_found(self._clock(), another=another))
+
+    def gateway_missing(self, reason: str) -> None:
+        """There is no gateway to keep ports on; calls that wait go on without."""
+        ports, effects = self._ledger.gateway_missing(reason)
+        self._carry_out(effects)
+        for port in ports:
+            self._tell(port, Ignored(reason))
+
+    def external_address(self, address: str) -> None:
+        """The gateway told under which address the Internet finds it."""
+        if self._gateway is not None:
+            self._journal.gateway(
+                GatewayRecord(
+                    self._gateway.protocol,
+                    self._gateway.location,
+                    self._gateway.internal_address,
+                    address,
+                )
+            )
+
+    async def run(self) -> None:
+        """Timers and requests, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            async for request in self._todo:
+                nursery.start_soon(self._request, request)
+
+    async def close(self, budget: float) -> bool:
+        """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
+        self._carry_out(self._ledger.close(self._clock()))
+        with trio.move_on_after(budget):
+            while not self._ledger.empty and self._gateway is not None:
+                await self._changed.wait()
+        return self._ledger.empty
+
+    # --- wishes ---
+
+    def _begin(self, wish: Wish) -> None:
+        self._wishes.setdefault(wish.port, []).append(wish)
+        outcome, effects = self._ledger.ask(wish.port, self._clock())
+        if outcome is not None:
+            wish._tell(outcome)
+        self._carry_out(effects)
+
+    def _end(self, wish: Wish, holder: int | None) -> None:
+        waiting = self._wishes[wish.port]
+        waiting.remove(wish)
+        if not waiting:
+            del self._wishes[wish.port]
+        now = self._clock()
+        if holder is None:
+            self._carry_out(self._ledger.withdraw(wish.port, now))
+        else:
+            self._carry_out(self._ledger.claim(wish.port, holder, now))
+
+    def _tell(self, port: Port, outcome: Outcome) -> None:
+        for wish in self._wishes.get(port, ()):
+            if wish._answer is None:
+                wish._tell(outcome)
+
+    # --- effects ---
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Note):
+                self._journal.note(effect, now=self._clock(), wall=self._wall())
+            else:
+                self._todo_send.send_nowait(effect)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            deadline, changed = self._ledger.next_deadline(), self._changed
+            with trio.CancelScope() as scope:
+                if deadline is not None:
+                    scope.deadline = trio.current_time() + max(0.0, deadline - self._clock())
+                await changed.wait()
+            if scope.cancelled_caught:
+                self._carry_out(self._ledger.tick(self._clock()))
+
+    async def _request(self, request: Add | Remove) -> None:
+        """Ask the gateway, and hand its answer on: nothing can come between the two."""
+        port = request.port
+        if isinstance(request, Add):
+            outcome = await _add(self._gateway, request)
+            log.info("%s: %s", port, outcome)
+            effects = self._ledger.added(port, outcome, self._clock())
+            self._tell(port, outcome)
+        else:
+            removal = await _remove(self._gateway, port)
+            log.info("%s: removal: %s", port, removal.value)
+            effects = self._ledger.removed(port, removal, self._clock())
+        self._carry_out(effects)
+
+
+async def _add(gateway: Gateway | None, request: Add) -> Outcome:
+    if gateway is None:
+        return Ignored("no gateway")
+    try:
+        return await gateway.add(request.port, lease=request.lease)
+    except Exception:
+        log.exception("%s: the gateway's code failed", request.port)
+        return Unknown("an error inside natsup; see the log")
+
+
+async def _remove(gateway: Gateway | None, port: Port) -> Removal:
+    if gateway is None:
+        return Removal.FAILED
+    try:
+        return await gateway.remove(port)
+    except Exception:
+        log.exception("%s: the gateway's code failed", port)
+        return Removal.FAILED

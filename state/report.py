@@ -1,0 +1,109 @@
+"""What `natsup status` says: sessions as JSON, and as a table. Pure."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from natsup.state.journal import PortRecord, SessionRecord
+from natsup.state.model import Port
+
+_NOTHING = (
+    "No session. Start a program with:  natsup exec -- COMMAND\n"
+    "To see what natsup does, without a router:  natsup demo"
+)
+
+
+def as_json(sessions: Iterable[SessionRecord]) -> dict[str, Any]:
+    """The document of `natsup status --json`; times are ISO 8601 in UTC."""
+    return {"sessions": [_session(record) for record in sessions]}
+
+
+def _session(record: SessionRecord) -> dict[str, Any]:
+    gateway = record.gateway
+    return {
+        "id": record.header.session,
+        "pid": record.header.pid,
+        "command": record.header.command,
+        "started": _iso(record.header.started),
+        "alive": record.alive,
+        "gateway": gateway
+        and {
+            "protocol": gateway.protocol,
+            "location": gateway.location,
+            "external_address": gateway.external_address,
+        },
+        "mappings": [
+            {
+                "protocol": port.protocol.value,
+                "port": port.number,
+                "external_port": port.number,
+                "internal_address": gateway and gateway.internal_address,
+                "state": known.state.value,
+                "reason": known.reason,
+                "expires": None if known.expires is None else _iso(known.expires),
+                "claims": known.claims,
+            }
+            for port, known in sorted(record.ports.items())
+        ],
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def as_text(sessions: Iterable[SessionRecord], *, now: float, zone: tzinfo | None = None) -> str:
+    """The table for people. ``now``: seconds of the wall clock; ``zone``: theirs by default."""
+    blocks = [_block(record, now, zone) for record in sessions]
+    return "\n\n".join(blocks) if blocks else _NOTHING
+
+
+def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
+    header, gateway = record.header, record.gateway
+    name = printable(" ".join(header.command))
+    if len(name) > 60:
+        name = name[:59] + "…"
+    if record.alive:
+        life = f"pid {header.pid}, since {_clock(header.started, now, zone)}"
+    else:
+        life = "ended without cleaning up; natsup clean removes what it left"
+    lines = [f"{name}  ({life})"]
+    if gateway is None:
+        lines.append("  no router found yet")
+    else:
+        outside = gateway.external_address or "address unknown"
+        lines.append(f"  router {gateway.location}, external address {outside}")
+    rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
+        lines.append("  " + "  ".join(cells).rstrip())
+    if not rows:
+        lines.append("  no ports")
+    return "\n".join(lines)
+
+
+def _row(
+    port: Port, known: PortRecord, record: SessionRecord, now: float, zone: tzinfo | None
+) -> list[str]:
+    inside = record.gateway.internal_address if record.gateway else "?"
+    sockets = "1 socket" if known.claims == 1 else f"{known.claims} sockets"
+    until = "" if known.expires is None else f"until {_clock(known.expires, now, zone)}"
+    return [
+        f"{port.protocol.value} {port.number}",
+        f"→ {inside}:{port.number}",
+        known.state.value,
+        sockets,
+        printable(known.reason or until),
+    ]
+
+
+def _clock(seconds: float, now: float, zone: tzinfo | None) -> str:
+    """A time of day, with the date where it is not within twelve hours."""
+    moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
+    return moment.strftime("%H:%M" if abs(seconds - now) < 12 * 3600 else "%Y-%m-%d %H:%M")
+
+
+def printable(text: str) -> str:
+    """Without what would move a terminal's cursor: a command's words are anybody's."""
+    return "".join(char if char.isprintable() else "?" for char in text)
