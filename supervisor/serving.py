@@ -128,7 +128,7 @@ class Session:
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
-        self._journal.end()
+        self._journal.end(left=left)
         handover.send(self._control, handover.DONE)
 
     async def _run_with_keeper(self) -> None:
@@ -279,7 +279,7 @@ class Session:
             found = await find_gateway(
                 interface=self._settings["interface"],
                 url=self._settings["gateway"],
-                timeout=self._settings["startup_timeout"],
+                seconds=self._settings["startup_timeout"],
             )
             if not isinstance(found, NoGateway):
                 break

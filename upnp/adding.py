@@ -1,0 +1,239 @@
+"""Adding and removing one port mapping: what to ask a router next, given its answers. Pure.
+
+Each operation is a generator: it yields what to ask, is sent what was answered, and returns what
+came of it. Nothing here waits or knows how a router is reached.
+
+Two rules shape it. No refusal proves a conflict: only an entry in the router's table that leads to
+another host does. And the table is read before a mapping is added, because there are routers that
+let one host overwrite another's.
+"""
+
+import ipaddress
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.upnp import faults
+
+# What to ask
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """GetSpecificPortMappingEntry."""
+
+    port: Port
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """AddPortMapping."""
+
+    port: Port
+    lease: int  # seconds; 0: for ever
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """DeletePortMapping."""
+
+    port: Port
+
+
+Step = Look | Put | Delete
+
+# What is answered
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The entry that a look found, as the router wrote it."""
+
+    client: str
+    internal_port: str
+    enabled: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The action was carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A UPnP error; None where the answer held no code that could be read."""
+
+    code: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """``sent``: the request may have been carried out."""
+
+    reason: str
+    sent: bool
+
+
+Answer = Found | Done | Fault | NoAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What has been learned of a router, carried from one operation to the next.
+
+    ``here``: this host's address as the router sees it. ``router``: the router's own.
+    """
+
+    here: str
+    router: str
+    permanent_only: bool = False
+    # Codes that this router was seen to answer about a port that nobody can hold
+    absent: frozenset[int] = faults.ABSENT
+    calibrated: bool = False
+
+
+class Kind(Enum):
+    NOBODY = "nobody's"
+    OURS = "ours"
+    STALE = "this host's, but not as we would have it"
+    OTHER = "another host's"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose a port is, by the router's table. ``address``: of another host's."""
+
+    kind: Kind
+    address: str = ""
+    reason: str = ""  # why it is unknown
+    silent: bool = False  # the router did not answer at all
+
+
+_UNKNOWN = Holder(Kind.UNKNOWN)
+
+
+def holder(answer: Answer, port: Port, device: Device) -> Holder:
+    """Whose entry an answer to `Look` shows.
+
+    An entry that is switched off holds its port all the same: its owner can switch it on. What
+    does not name a host of the LAN (a host name, the router itself, 0.0.0.0) proves nothing.
+    """
+    if isinstance(answer, Fault):
+        if answer.code in device.absent:
+            return Holder(Kind.NOBODY)
+        return Holder(Kind.UNKNOWN, reason=f"error {answer.code}")
+    if isinstance(answer, NoAnswer):
+        return Holder(Kind.UNKNOWN, reason=answer.reason, silent=True)
+    if not isinstance(answer, Found):
+        return _UNKNOWN
+    try:
+        client = ipaddress.IPv4Address(answer.client.strip())
+    except ValueError:
+        return Holder(Kind.UNKNOWN, reason="the entry names no address")
+    if str(client) == device.here:
+        usable = answer.enabled.strip().lower() not in ("0", "false", "no")
+        same = answer.internal_port.strip() == str(port.number)
+        return Holder(Kind.OURS if usable and same else Kind.STALE)
+    if str(client) == device.router or client.is_unspecified or client.is_loopback:
+        return Holder(Kind.UNKNOWN, reason="the entry names no host of the LAN")
+    return Holder(Kind.OTHER, str(client))
+
+
+Looking = Generator[Step, Answer, tuple[Holder, Device]]
+
+
+def looking(port: Port, device: Device) -> Looking:
+    """Find out whose a port is. Also returns what was learned of the router."""
+    answer = yield Look(port)
+    if (
+        isinstance(answer, Fault)
+        and answer.code in faults.PERHAPS_ABSENT
+        and answer.code not in device.absent
+        and not device.calibrated
+    ):
+        # Does it say so of every free port? Ask about one that hardly anybody has.
+        other = yield Look(replace(port, number=_unlikely(port.number)))
+        if isinstance(other, Fault) and other.code == answer.code:
+            device = replace(device, absent=device.absent | {other.code})
+        device = replace(device, calibrated=not isinstance(other, NoAnswer))
+    return holder(answer, port, device), device
+
+
+def _unlikely(number: int) -> int:
+    return 64738 + number % 97 + 1 if number < 60000 else 21011 + number % 97
+
+
+Adding = Generator[Step, Answer, tuple[Outcome, Device]]
+
+
+def adding(port: Port, lease: int, device: Device) -> Adding:
+    """Forward a port to this host for ``lease`` seconds, or renew that."""
+    seen, device = yield from looking(port, device)
+    if seen.kind is Kind.OTHER:
+        return Conflict(seen.address), device
+    if seen.silent:
+        return Ignored(seen.reason), device  # nothing was asked of it that could linger on
+    if seen.kind is Kind.STALE:
+        yield Delete(port)
+    cleaned = seen.kind is Kind.STALE
+    leases = [0] if device.permanent_only else [lease, 0]
+    tried = 0
+    while True:
+        wanted = leases.pop(0)
+        tried += 1
+        answer = yield Put(port, wanted)
+        if isinstance(answer, Done):
+            permanent = device.permanent_only or (wanted == 0 and lease != 0)
+            return Mapped(wanted), replace(device, permanent_only=permanent)
+        if isinstance(answer, NoAnswer):
+            if answer.sent:
+                return Unknown(answer.reason), device
+            return Ignored(answer.reason), device
+        code = answer.code if isinstance(answer, Fault) else None
+        if code == faults.ONLY_PERMANENT and wanted != 0:
+            leases = [0]
+            continue
+        if code == faults.INVALID_ARGS and tried < 3:
+            leases = leases or [604800 if tried > 1 else 3600]
+            continue
+        means = faults.meaning(code)
+        if not means.verify:
+            return Ignored(means.reason, slow=means.slow), device
+        seen, device = yield from looking(port, device)
+        if seen.kind is Kind.OTHER:
+            return Conflict(seen.address), device
+        if seen.kind is Kind.OURS:
+            return Mapped(wanted), device
+        if seen.kind is Kind.STALE and not cleaned:
+            cleaned = True
+            yield Delete(port)
+            leases = [wanted]
+            continue
+        if code == faults.CONFLICT and seen.kind is Kind.UNKNOWN:
+            return Conflict(""), device
+        return Ignored(means.reason, slow=means.slow), device
+
+
+Removing = Generator[Step, Answer, tuple[Removal, Device]]
+
+
+def removing(port: Port, device: Device) -> Removing:
+    """Stop forwarding a port, if it leads to this host.
+
+    Where the table cannot be read it is removed unseen: it is only asked for what we added.
+    """
+    seen, device = yield from looking(port, device)
+    if seen.silent:
+        return Removal.FAILED, device
+    if seen.kind is Kind.NOBODY:
+        return Removal.GONE, device
+    if seen.kind in (Kind.OTHER, Kind.STALE):
+        return Removal.NOT_OURS, device
+    answer = yield Delete(port)
+    if isinstance(answer, Done) or (isinstance(answer, Fault) and answer.code in faults.ABSENT):
+        return Removal.GONE, device
+    if isinstance(answer, Fault) and answer.code == 606:
+        return Removal.NOT_OURS, device
+    return Removal.FAILED, device

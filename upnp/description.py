@@ -1,0 +1,138 @@
+"""Reading a router's description: which services it has, and the best one for us. Pure.
+
+Read tolerantly, because many are broken: by their XML where it can be parsed, else by what looks
+like a service in the text. A document with a DTD is not read at all.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from xml.etree.ElementTree import Element, ParseError
+
+from natsup.upnp.trust import Refused, Url, control
+
+# The best kind first. The old names of the DSL Forum are still met on DSL routers.
+_KINDS = (
+    "urn:schemas-upnp-org:service:WANIPConnection:2",
+    "urn:schemas-upnp-org:service:WANIPConnection:1",
+    "urn:schemas-upnp-org:service:WANPPPConnection:1",
+    "urn:dslforum-org:service:WANIPConnection:1",
+    "urn:dslforum-org:service:WANPPPConnection:1",
+)
+_MOST_SERVICES = 64
+_DEEPEST = 16
+
+
+class Unreadable(ValueError):
+    """The message says why a description is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that can map ports."""
+
+    kind: str  # its serviceType, exactly as in the description
+    control: Url
+
+
+def services(document: str, *, url: Url) -> list[Service]:
+    """The services that can map ports, in the order of `_KINDS`. Raises `Unreadable`.
+
+    Those with a control URL that is not to be trusted are left out.
+    """
+    if "<!DOCTYPE" in document.upper() or "<!ENTITY" in document.upper():
+        raise Unreadable("the router's description has a DTD")
+    base, found = _read(document)
+    usable = []
+    for kind, path in found[:_MOST_SERVICES]:
+        if kind not in _KINDS:
+            continue
+        try:
+            usable.append(Service(kind, control(path, description=url, base=base)))
+        except Refused:
+            continue
+    if not usable:
+        raise Unreadable("the router's description names no service that maps ports")
+    return sorted(usable, key=lambda service: _KINDS.index(service.kind))
+
+
+def _read(document: str) -> tuple[str | None, list[tuple[str, str]]]:
+    """URLBase, and (serviceType, controlURL) of every service."""
+    from defusedxml.ElementTree import fromstring  # not needed before there is a router
+
+    try:
+        root = fromstring(document.strip().rstrip("\0"), forbid_dtd=True)
+    except (ParseError, ValueError):
+        return _by_text(document)
+    base = None
+    for element in root:
+        if _name(element) == "urlbase" and element.text:
+            base = element.text.strip()
+    return base, list(_walk(root, 0))
+
+
+def _walk(element: Element, depth: int) -> Iterator[tuple[str, str]]:
+    if depth > _DEEPEST:
+        return
+    if _name(element) == "service":
+        parts = {_name(child): (child.text or "").strip() for child in element}
+        if parts.get("servicetype") and parts.get("controlurl"):
+            yield parts["servicetype"], parts["controlurl"]
+        return
+    for child in element:
+        yield from _walk(child, depth + 1)
+
+
+def _name(element: Element) -> str:
+    tag = element.tag
+    return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
+
+
+_SERVICE = re.compile(r"<service>(.{0,4000}?)</service>", re.IGNORECASE | re.DOTALL)
+
+
+def _by_text(document: str) -> tuple[str | None, list[tuple[str, str]]]:
+    found = []
+    for match in _SERVICE.finditer(document):
+        kind, path = _field("serviceType", match[1]), _field("controlURL", match[1])
+        if kind and path:
+            found.append((kind, path))
+    return _field("URLBase", document), found
+
+
+def _field(name: str, text: str) -> str | None:
+    match = re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", text, re.IGNORECASE)
+    return match[1] if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a service says of itself. Never a veto: routers that say "Disconnected" work."""
+
+    connected: bool = False
+    external_address: str | None = None
+
+
+def best(candidates: list[Service], conditions: Mapping[Service, Condition]) -> Service:
+    """The service to use: connected, with a public address, of the best kind."""
+
+    def score(service: Service) -> tuple[int, int, int]:
+        condition = conditions.get(service, Condition())
+        return (
+            0 if condition.connected else 1,
+            _address_rank(condition.external_address),
+            _KINDS.index(service.kind),
+        )
+
+    return min(candidates, key=score)
+
+
+def _address_rank(text: str | None) -> int:
+    try:
+        address = IPv4Address(text or "")
+    except ValueError:
+        return 2
+    if address.is_unspecified or address.is_loopback:
+        return 2
+    return 0 if address.is_global else 1

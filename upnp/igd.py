@@ -1,0 +1,286 @@
+"""A router that speaks UPnP: the `Gateway` of natsup.state, over async-upnp-client.
+
+The library is given its descriptions by us. Those of routers are often broken, it would fetch and
+parse a document for every service, and of two services of a kind it keeps the last one only. So
+natsup.upnp.description chooses the service, and the library reads a small description of just that
+one, out of memory. Faults are read by us as well, before it sees them: many are not well formed.
+
+Importing this module takes a quarter of a second (aiohttp, which the library needs).
+"""
+
+import logging
+import re
+from collections.abc import Generator, Mapping
+from typing import Any, TypeVar
+
+import trio
+from async_upnp_client.client import UpnpAction, UpnpService
+from async_upnp_client.client_factory import UpnpFactory
+from async_upnp_client.const import HttpResponse
+from async_upnp_client.exceptions import UpnpError
+
+from natsup.state.model import Outcome, Port, Protocol, Removal, Unknown
+from natsup.upnp.adding import (
+    Answer,
+    Delete,
+    Device,
+    Done,
+    Fault,
+    Found,
+    Holder,
+    Kind,
+    Look,
+    NoAnswer,
+    Put,
+    Step,
+    adding,
+    looking,
+    removing,
+)
+from natsup.upnp.description import Condition, Service
+from natsup.upnp.requester import Requester, RequestFailed
+
+log = logging.getLogger("natsup.upnp")
+
+# What the library raises for one or another kind of nonsense
+_NONSENSE = (UpnpError, ValueError, KeyError, AttributeError, UnicodeError)
+
+_IN = {
+    "AddPortMapping": (
+        "NewRemoteHost",
+        "NewExternalPort",
+        "NewProtocol",
+        "NewInternalPort",
+        "NewInternalClient",
+        "NewEnabled",
+        "NewPortMappingDescription",
+        "NewLeaseDuration",
+    ),
+    "DeletePortMapping": ("NewRemoteHost", "NewExternalPort", "NewProtocol"),
+    "GetSpecificPortMappingEntry": ("NewRemoteHost", "NewExternalPort", "NewProtocol"),
+    "GetExternalIPAddress": (),
+    "GetStatusInfo": (),
+}
+_OUT = {
+    "GetSpecificPortMappingEntry": (
+        "NewInternalPort",
+        "NewInternalClient",
+        "NewEnabled",
+        "NewPortMappingDescription",
+        "NewLeaseDuration",
+    ),
+    "GetExternalIPAddress": ("NewExternalIPAddress",),
+    "GetStatusInfo": ("NewConnectionStatus", "NewLastConnectionError", "NewUptime"),
+}
+
+_T = TypeVar("_T")
+
+
+def _scpd() -> str:
+    """A service description of the actions above. Every value is a string: what routers send for
+    a number or a boolean is read where it is used."""
+    actions = []
+    for name in _IN:
+        arguments = [(argument, "in") for argument in _IN[name]]
+        arguments += [(argument, "out") for argument in _OUT.get(name, ())]
+        listed = "".join(
+            f"<argument><name>{argument}</name><direction>{direction}</direction>"
+            "<relatedStateVariable>Text</relatedStateVariable></argument>"
+            for argument, direction in arguments
+        )
+        actions.append(f"<action><name>{name}</name><argumentList>{listed}</argumentList></action>")
+    return (
+        '<?xml version="1.0"?><scpd xmlns="urn:schemas-upnp-org:service-1-0">'
+        f"<actionList>{''.join(actions)}</actionList><serviceStateTable>"
+        '<stateVariable sendEvents="no"><name>Text</name><dataType>string</dataType>'
+        "</stateVariable></serviceStateTable></scpd>"
+    )
+
+
+def _device(service: Service) -> str:
+    return (
+        '<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0">'
+        "<specVersion><major>1</major><minor>0</minor></specVersion><device>"
+        "<deviceType>urn:schemas-upnp-org:device:WANConnectionDevice:1</deviceType>"
+        "<friendlyName>router</friendlyName><manufacturer>-</manufacturer>"
+        "<modelName>-</modelName><UDN>uuid:natsup</UDN><serviceList><service>"
+        f"<serviceType>{service.kind}</serviceType><serviceId>urn:natsup:1</serviceId>"
+        f"<controlURL>{_escape(service.control.target)}</controlURL><eventSubURL/>"
+        "<SCPDURL>/natsup/scpd.xml</SCPDURL></service></serviceList></device></root>"
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+class _SoapFault(Exception):
+    def __init__(self, code: int | None) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+_CODE = re.compile(r"<(?:[\w.-]+:)?errorCode[^>]*>\s*(-?\d+)\s*<", re.IGNORECASE)
+
+
+def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
+    """An answer as the library can read it. Raises `_SoapFault`.
+
+    A fault counts whatever the HTTP status. An empty success is a success, for actions that answer
+    nothing; a page of HTML, such as a login, is none.
+    """
+    body = (response.body or "").strip().rstrip("\0")
+    match = _CODE.search(body)
+    if match:
+        raise _SoapFault(int(match[1]))
+    if not 200 <= response.status_code < 300:
+        raise _SoapFault(None)
+    if _OUT.get(action.name):
+        return HttpResponse(200, {}, body)
+    if body and not re.search(r"envelope|response\b", body, re.IGNORECASE):
+        raise _SoapFault(None)
+    kind = action.service.service_type
+    envelope = "http://schemas.xmlsoap.org/soap/envelope/"
+    return HttpResponse(
+        200,
+        {},
+        f'<s:Envelope xmlns:s="{envelope}"><s:Body>'
+        f'<u:{action.name}Response xmlns:u="{kind}"/></s:Body></s:Envelope>',
+    )
+
+
+def description(port: Port) -> str:
+    """The mapping's name in the router's table: the same at every renewal, and plain ASCII."""
+    return f"natsup {port.protocol.value} {port.number}"
+
+
+class Igd:
+    """A router's service that maps ports. See `natsup.state.gateway.Gateway`."""
+
+    protocol = "upnp"
+
+    def __init__(
+        self, location: str, internal_address: str, service: UpnpService, timeout: float
+    ) -> None:
+        self.location = location
+        self.internal_address = internal_address
+        self._service = service
+        self._timeout = timeout
+        self._one_at_a_time = trio.Lock()
+        self._device = Device(
+            here=internal_address, router=str(location).split("/")[2].split(":")[0]
+        )
+
+    @classmethod
+    async def open(
+        cls, service: Service, *, location: str, internal_address: str, seconds: float = 10.0
+    ) -> "Igd":
+        """Make a gateway of a service; sends nothing. An operation may take ``seconds``."""
+        requester = Requester(internal_address, timeout=seconds)
+        base = f"http://{service.control.netloc}/natsup"
+        requester.documents = {f"{base}/device.xml": _device(service), f"{base}/scpd.xml": _scpd()}
+        factory = UpnpFactory(requester, non_strict=True, on_post_call_action=normalised)
+        device = await factory.async_create_device(f"{base}/device.xml")
+        return cls(location, internal_address, device.services[service.kind], seconds)
+
+    async def add(self, port: Port, *, lease: int) -> Outcome:
+        """See `Gateway.add`."""
+        try:
+            return await self._run(adding(port, lease, self._device))
+        except trio.TooSlowError:
+            return Unknown("the router did not answer in time")
+
+    async def remove(self, port: Port) -> Removal:
+        """See `Gateway.remove`."""
+        try:
+            return await self._run(removing(port, self._device))
+        except trio.TooSlowError:
+            return Removal.FAILED
+
+    async def look(self, port: Port) -> Holder:
+        """Whose a port is, by the router's table."""
+        try:
+            return await self._run(looking(port, self._device))
+        except trio.TooSlowError:
+            return Holder(Kind.UNKNOWN, reason="the router did not answer in time", silent=True)
+
+    async def external_address(self) -> str | None:
+        """See `Gateway.external_address`. Whatever the router calls it, if it is an address."""
+        return (await self.condition()).external_address
+
+    async def condition(self) -> Condition:
+        """Is it connected, and under which address? What it will not say is left out."""
+        with trio.move_on_after(self._timeout):
+            async with self._one_at_a_time:
+                address = await self._call("GetExternalIPAddress", {})
+                status = await self._call("GetStatusInfo", {})
+            found = _text(address, "NewExternalIPAddress")
+            connected = _text(status, "NewConnectionStatus").lower() in ("connected", "up")
+            return Condition(connected, found if _is_address(found) else None)
+        return Condition()
+
+    async def _run(self, operation: Generator[Step, Answer, tuple[_T, Device]]) -> _T:
+        """Carry an operation of natsup.upnp.adding out. Raises trio.TooSlowError."""
+        with trio.fail_after(self._timeout):
+            async with self._one_at_a_time:
+                try:
+                    step = next(operation)
+                    while True:
+                        step = operation.send(await self._ask(step))
+                except StopIteration as end:
+                    result, self._device = end.value
+                    return result  # type: ignore[no-any-return]
+
+    async def _ask(self, step: Step) -> Answer:
+        port = step.port
+        key = {
+            "NewRemoteHost": "",
+            "NewExternalPort": str(port.number),
+            "NewProtocol": "UDP" if port.protocol is Protocol.UDP else "TCP",  # some want capitals
+        }
+        if isinstance(step, Look):
+            answer = await self._call("GetSpecificPortMappingEntry", key)
+            if not isinstance(answer, Mapping):
+                return answer
+            return Found(
+                _text(answer, "NewInternalClient"),
+                _text(answer, "NewInternalPort"),
+                _text(answer, "NewEnabled"),
+            )
+        if isinstance(step, Put):
+            more = {
+                "NewInternalPort": str(port.number),
+                "NewInternalClient": self.internal_address,
+                "NewEnabled": "1",
+                "NewPortMappingDescription": description(port),
+                "NewLeaseDuration": str(step.lease),
+            }
+            answer = await self._call("AddPortMapping", {**key, **more})
+        else:
+            assert isinstance(step, Delete)
+            answer = await self._call("DeletePortMapping", key)
+        return Done() if isinstance(answer, Mapping) else answer
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any]
+    ) -> Mapping[str, Any] | Fault | NoAnswer:
+        """Call an action; the arguments go out in the order they are given in."""
+        try:
+            return await self._service.action(name).async_call(**arguments)
+        except _SoapFault as fault:
+            log.debug("%s: error %s", name, fault.code)
+            return Fault(fault.code)
+        except RequestFailed as error:
+            log.debug("%s: %s", name, error)
+            return NoAnswer(str(error), error.sent)
+        except _NONSENSE as error:
+            log.debug("%s: an answer that cannot be read (%s)", name, type(error).__name__)
+            return Fault(None)
+
+
+def _text(answer: object, name: str) -> str:
+    return str(answer.get(name, "")) if isinstance(answer, Mapping) else ""
+
+
+def _is_address(text: str) -> bool:
+    return re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text.strip()) is not None

@@ -1,0 +1,167 @@
+"""HTTP to a router, under trio: async-upnp-client's requester, on h11.
+
+One connection is kept and used for one request at a time. A request has one deadline for all of
+it, from connecting to the last byte, because routers drip. What went wrong says whether the router
+may have carried the request out: only a request that is harmless to repeat is sent again, when the
+kept connection turns out to have been closed.
+
+h11 reads what RFC 9110 allows: HTTP/1.0 and replies without a length, up to the close, among it.
+Header lines that end in LF alone are read; folded or broken header lines are not.
+"""
+
+from collections.abc import Mapping
+
+import h11
+import trio
+from async_upnp_client.client import UpnpRequester
+from async_upnp_client.const import HttpRequest, HttpResponse
+
+from natsup.upnp import trust
+
+_HEADERS_AT_MOST = 16 * 1024
+_CHUNK = 16 * 1024
+
+
+class RequestFailed(Exception):
+    """``sent``: the router may have carried the request out."""
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
+
+
+class Requester(UpnpRequester):
+    """Speaks to one router. The connection comes from ``source``, the address that mappings lead
+    to: many routers map a port only to the host that asks. ``timeout`` in seconds, ``at_most`` in
+    bytes of a body. Requests are not to overlap: the caller sees to that."""
+
+    def __init__(self, source: str, *, timeout: float = 10.0, at_most: int = 64 * 1024) -> None:
+        self._source = source
+        self._timeout = timeout
+        self._at_most = at_most
+        self._stream: trio.SocketStream | None = None
+        self._http: h11.Connection | None = None
+        self._peer = ("", 0)
+        # Documents that are answered from here, by URL: see natsup.upnp.igd
+        self.documents: dict[str, str] = {}
+
+    async def async_http_request(self, http_request: HttpRequest) -> HttpResponse:
+        """One request and its answer, whatever its status. Raises `RequestFailed`."""
+        if http_request.method == "GET" and http_request.url in self.documents:
+            return HttpResponse(200, {}, self.documents[http_request.url])
+        status, body = await self.request(
+            http_request.method,
+            trust.read(http_request.url),
+            http_request.headers,
+            (http_request.body or "").encode(),
+            harmless="#Get" in http_request.headers.get("SOAPAction", ""),
+            seconds=http_request.timeout,
+        )
+        return HttpResponse(status, {}, body.decode("utf-8", "replace"))
+
+    async def get(self, url: trust.Url, *, seconds: float) -> tuple[int, bytes]:
+        """Status and body of a document. Redirections are not followed. Raises `RequestFailed`."""
+        return await self.request("GET", url, {}, b"", harmless=True, seconds=seconds)
+
+    async def request(
+        self,
+        method: str,
+        url: trust.Url,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        harmless: bool,
+        seconds: float | None,
+    ) -> tuple[int, bytes]:
+        """Send one request and read the answer to its end. Raises `RequestFailed`."""
+        sent = False
+        done = False
+        try:
+            with trio.move_on_after(self._timeout if seconds is None else seconds):
+                for last in (False, True):
+                    kept = await self._connect(url)
+                    sent = True
+                    try:
+                        answer = await self._exchange(method, url, headers, body)
+                    except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+                        self.close()
+                        if kept and harmless and not last:
+                            continue
+                        raise RequestFailed(
+                            "the router broke the connection off", sent=True
+                        ) from error
+                    done = True
+                    return answer
+        except OSError as error:
+            raise RequestFailed(
+                f"the router cannot be reached: {error.strerror or error}", sent=sent
+            ) from error
+        finally:
+            if not done:
+                self.close()
+        raise RequestFailed("the router did not answer in time", sent=sent)
+
+    async def _connect(self, url: trust.Url) -> bool:
+        """Have a connection. True: it was there before. Raises OSError."""
+        if self._stream is not None and self._peer == (url.host, url.port) and self._fresh():
+            return True
+        self.close()
+        sock = trio.socket.socket()
+        try:
+            await sock.bind((self._source, 0))
+            await sock.connect((url.host, url.port))
+        except BaseException:
+            sock.close()
+            raise
+        self._stream = trio.SocketStream(sock)
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADERS_AT_MOST)
+        self._peer = (url.host, url.port)
+        return False
+
+    def _fresh(self) -> bool:
+        """Has the router neither closed the kept connection nor said anything unasked?"""
+        assert self._stream is not None
+        return not self._stream.socket.is_readable()
+
+    async def _exchange(
+        self, method: str, url: trust.Url, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, bytes]:
+        stream, http = self._stream, self._http
+        assert stream is not None
+        assert http is not None
+        fields = {"Host": url.netloc, "User-Agent": "natsup", **headers}
+        if body:
+            fields["Content-Length"] = str(len(body))
+        request = h11.Request(method=method, target=url.target, headers=list(fields.items()))
+        data = http.send(request) or b""
+        if body:
+            data += http.send(h11.Data(data=body)) or b""
+        data += http.send(h11.EndOfMessage()) or b""
+        await stream.send_all(data)
+        status, parts, size = 0, [], 0
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                http.receive_data(await stream.receive_some(_CHUNK))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > self._at_most:
+                    raise RequestFailed("the router's answer has no end", sent=True)
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif isinstance(event, h11.ConnectionClosed):
+                raise h11.RemoteProtocolError("closed before the answer")
+        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+            http.start_next_cycle()
+        else:
+            self.close()
+        return status, b"".join(parts)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        if self._stream is not None:
+            self._stream.socket.close()
+        self._stream = self._http = None
