@@ -1,0 +1,249 @@
+"""A home network in namespaces: two hosts, a router with real NAT and real miniupnpd, the Internet.
+
+    lan1 192.168.77.2 ┐
+                      ├ 192.168.77.1 router 11.22.33.1 ── 11.22.33.9 wan
+    lan2 192.168.77.3 ┘
+
+Nothing of it touches the machine's own network. The WAN side must look public, or miniupnpd refuses
+to map anything.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
+OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
+_PORT = 5555  # of miniupnpd's HTTP
+_count = itertools.count()
+
+_LAYOUT = """
+set -eu
+for host in $1-router $1-lan1 $1-lan2 $1-wan; do
+    ip netns add $host
+    ip -n $host link set lo up
+done
+ip -n $1-router link add lan type bridge
+for n in 1 2; do
+    ip -n $1-lan$n link add eth0 type veth peer name lan$n netns $1-router
+    ip -n $1-router link set lan$n master lan up
+    ip -n $1-lan$n addr add 192.168.77.$((n + 1))/24 dev eth0
+    ip -n $1-lan$n link set eth0 up
+    ip -n $1-lan$n route add default via 192.168.77.1
+done
+ip -n $1-router addr add 192.168.77.1/24 dev lan
+ip -n $1-router link set lan up
+ip -n $1-wan link add eth0 type veth peer name wan netns $1-router
+ip -n $1-wan addr add 11.22.33.9/24 dev eth0
+ip -n $1-wan link set eth0 up
+ip -n $1-router addr add 11.22.33.1/24 dev wan
+ip -n $1-router link set wan up
+ip netns exec $1-router sysctl -qw net.ipv4.ip_forward=1
+ip netns exec $1-router nft -f - <<RULES
+table inet filter {
+    chain miniupnpd { }
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname lan accept
+        jump miniupnpd
+    }
+}
+table inet nat {
+    chain prerouting_miniupnpd { }
+    chain postrouting_miniupnpd { }
+    chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
+    chain postrouting {
+        type nat hook postrouting priority 100;
+        jump postrouting_miniupnpd
+        oifname wan masquerade
+    }
+}
+RULES
+"""
+
+_MINIUPNPD = """
+ext_ifname=wan
+ext_ip={outside}
+listening_ip=lan
+port={port}
+enable_upnp=yes
+enable_natpmp=no
+secure_mode=yes
+system_uptime=yes
+lease_file={folder}/leases
+upnp_table_name=filter
+upnp_nat_table_name=nat
+upnp_forward_chain=miniupnpd
+upnp_nat_chain=prerouting_miniupnpd
+upnp_nat_postrouting_chain=postrouting_miniupnpd
+uuid=00000000-0000-0000-0000-000000000077
+allow 1024-65535 192.168.77.0/24 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
+"""
+
+
+class Lab:
+    """The network, for as long as the `with` block lasts. ``folder`` is where its files go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._prefix = f"nsl{os.getpid()}-{next(_count)}"
+        self._processes: list[subprocess.Popen[Any]] = []
+        self._router: subprocess.Popen[Any] | None = None
+
+    def __enter__(self) -> "Lab":
+        try:
+            subprocess.run(["sh", "-c", _LAYOUT, "lab", self._prefix], check=True)
+            self.start_router()
+        except BaseException:
+            self._tear_down()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tear_down()
+
+    def _tear_down(self) -> None:
+        for process in reversed(self._processes):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+        for host in ("router", "lan1", "lan2", "wan"):
+            # Namespaces of the test alone: whatever still runs there was started by it.
+            name = self.name(host)
+            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+            for pid in found.stdout.split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+    # --- hosts ---
+
+    def name(self, host: str) -> str:
+        """The name of a host's network namespace, for ip(8)."""
+        return f"{self._prefix}-{host}"
+
+    def on(self, host: str, command: Sequence[str]) -> list[str]:
+        """A command line that runs ``command`` on a host."""
+        return ["ip", "netns", "exec", self.name(host), *command]
+
+    def run(self, host: str, command: Sequence[str], **options: Any) -> Any:
+        """subprocess.run on a host."""
+        given = {"capture_output": True, "text": True, "timeout": 60, **options}
+        return subprocess.run(self.on(host, command), **given)
+
+    def popen(self, host: str, command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+        """subprocess.Popen on a host; what still runs at the end is killed."""
+        process = subprocess.Popen(self.on(host, command), **options)
+        self._processes.append(process)
+        return process
+
+    # --- the router ---
+
+    def start_router(self) -> None:
+        """Start miniupnpd and wait until it answers."""
+        config = self.folder / "miniupnpd.conf"
+        config.write_text(_MINIUPNPD.format(outside=OUTSIDE, port=_PORT, folder=self.folder))
+        pid_file = self.folder / "miniupnpd.pid"
+        command = ["miniupnpd", "-d", "-f", str(config), "-P", str(pid_file)]
+        with (self.folder / "miniupnpd.log").open("ab") as log:
+            self._router = self.popen("router", command, stdout=log, stderr=log)
+        self.wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._router is not None
+        assert self._router.poll() is None, (self.folder / "miniupnpd.log").read_text()
+        return bool(self._description())
+
+    def stop_router(self) -> None:
+        """End miniupnpd as a power cut would; its forwardings in the kernel stay."""
+        assert self._router is not None
+        self._router.kill()
+        self._router.wait()
+
+    def _description(self) -> str:
+        script = (
+            "import socket, sys\n"
+            f"s = socket.create_connection(('{ROUTER}', {_PORT}), 1)\n"
+            f"s.sendall(b'GET /rootDesc.xml HTTP/1.0\\r\\nHost: {ROUTER}:{_PORT}\\r\\n\\r\\n')\n"
+            "sys.stdout.buffer.write(s.makefile('rb').read())\n"
+        )
+        return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
+
+    def table(self) -> dict[str, str]:
+        """What the router forwards: ``tcp/6881`` to the address it leads to."""
+        done = self.run("router", ["nft", "list", "chain", "inet", "nat", "prerouting_miniupnpd"])
+        # nft shows miniupnpd's match of the IP protocol as the bytes that it compares.
+        rules = re.findall(r"0x(6|11) th dport (\d+) dnat ip to ([\d.]+)", done.stdout)
+        names = {"6": "tcp", "11": "udp"}
+        return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
+
+    def map(self, host: str, protocol: str, number: int) -> str:
+        """Have a host map a port by upnpc; returns what upnpc says."""
+        address = {"lan1": LAN1, "lan2": LAN2}[host]
+        url = f"http://{ROUTER}:{_PORT}/rootDesc.xml"
+        words = [
+            "upnpc",
+            "-u",
+            url,
+            "-m",
+            "eth0",
+            "-a",
+            address,
+            str(number),
+            str(number),
+            protocol,
+        ]
+        return str(self.run(host, words).stdout)
+
+    # --- the Internet ---
+
+    def fetch(self, protocol: str, number: int, data: bytes = b"hello\n") -> bytes | None:
+        """Send something from the Internet to the router's port; what comes back, or None."""
+        kind = "SOCK_STREAM" if protocol == "tcp" else "SOCK_DGRAM"
+        script = (
+            "import socket, sys\n"
+            f"s = socket.socket(socket.AF_INET, socket.{kind})\n"
+            "s.settimeout(2)\n"
+            "try:\n"
+            f"    s.connect(('{OUTSIDE}', {number}))\n"
+            f"    s.send({data!r})\n"
+            "    sys.stdout.buffer.write(b'+' + s.recv(4096))\n"
+            "except OSError: pass\n"
+        )
+        done = self.run("wan", [sys.executable, "-c", script], text=False)
+        return done.stdout[1:] if done.stdout else None
+
+    def reaches(self, number: int) -> bool:
+        """Does a TCP connection from the Internet to this port come about?"""
+        script = (
+            "import socket, sys\n"
+            f"try: socket.create_connection(('{OUTSIDE}', {number}), 2)\n"
+            "except OSError: sys.exit(1)\n"
+        )
+        return bool(self.run("wan", [sys.executable, "-c", script]).returncode == 0)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+        """Until a condition holds; fails when it does not within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.02)
