@@ -296,6 +296,9 @@ class Session:
         self._rules.own_addresses = frozenset({socket.inet_aton(found.internal_address)})
         self._keeper.gateway_found(found)
         self._searched.set()
+        address = await found.external_address()
+        if address is not None:
+            self._keeper.external_address(address)
         report = await sweep(self._folder, found, wall=time.time)
         for line in report.lines():
             log.info("%s", line)
