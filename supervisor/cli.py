@@ -37,3 +37,7 @@ def _exec(words: list[str]) -> int:
 def _complain(message: str, status: int) -> int:
     print(f"natsup: {message}", file=sys.stderr)
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
