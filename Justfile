@@ -15,14 +15,9 @@ setup:
 demo: setup
     .venv/bin/natsup demo
 
-# what the tests run besides Python (as root)
-test-programs:
-    apt-get update -qq
-    apt-get install -y -qq gcc iproute2 libseccomp2 miniupnpc miniupnpd-nftables nftables rtorrent tmux util-linux
-
-# all tests; they need root, for network namespaces
-test *arguments: setup
-    .venv/bin/pytest {{arguments}}
+# all tests and checks, with what they need; as root, for network namespaces
+test *arguments:
+    tests/run {{arguments}}
 
 # types, style, and which room may import which
 lint: setup

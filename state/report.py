@@ -60,7 +60,8 @@ def as_text(sessions: Iterable[SessionRecord], *, now: float, zone: tzinfo | Non
 
 def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
     header, gateway = record.header, record.gateway
-    name = printable(" ".join(header.command))
+    program, *words = header.command
+    name = printable(" ".join([program.rpartition("/")[2], *words]))
     if len(name) > 60:
         name = name[:59] + "…"
     if record.alive:

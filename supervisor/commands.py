@@ -6,6 +6,8 @@ import os
 import sys
 import time
 from importlib.metadata import version
+from ipaddress import IPv4Address
+from typing import Any, NoReturn
 
 from natsup.state import report
 from natsup.state.journal import default_directory, sessions
@@ -28,14 +30,13 @@ def main(words: list[str]) -> int:
     if name == "clean":
         return _clean(rest)
     if name == "demo":
-        _no_options("demo", "The main job, in network namespaces, with no router needed.", rest)
+        what = "The main job, in network namespaces, with no router needed."
+        _Parser(prog="natsup demo", description=what).parse_args(rest)
         from natsup.supervisor import demo
 
         return demo.main()
     if name == "gateway":
-        from natsup.upnp.router import command
-
-        return command.main(rest)
+        return _gateway(rest)
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -65,12 +66,15 @@ def _nearest(name: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _no_options(name: str, what: str, words: list[str]) -> None:
-    argparse.ArgumentParser(prog=f"natsup {name}", description=what).parse_args(words)
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one line for what is wrong and natsup's own status."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
 
 
 def _status(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="natsup status", description="Every session's ports, and what state each is in."
     )
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -88,7 +92,7 @@ def _status(words: list[str]) -> int:
 
 
 def _clean(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="natsup clean",
         description="Remove from the router what dead sessions left there, and only that.",
     )
@@ -120,6 +124,65 @@ def _clean(words: list[str]) -> int:
         return _complain(f"no router to clean: {done.reason}")
     print("\n".join(done.lines()) or "Nothing was left on the router.")
     return 1 if done.left else 0
+
+
+def _gateway(words: list[str]) -> int:
+    parser = _Parser(
+        prog="natsup gateway",
+        description=(
+            "A small UPnP router that forwards TCP and UDP in user space, for trying natsup and for"
+            " tests. It maps ports of its external address to hosts that reach its internal one."
+        ),
+    )
+    inside = "this host's address on the inside, where it is asked"
+    outside = "this host's address on the outside, where mapped ports are opened"
+    address: dict[str, Any] = {"type": _address, "required": True, "metavar": "ADDRESS"}
+    parser.add_argument("--internal", help=inside, **address)
+    parser.add_argument("--external", help=outside, **address)
+    parser.add_argument("--port", type=int, default=0, help="of its HTTP [any that is free]")
+    options = parser.parse_args(words)
+
+    import trio
+
+    from natsup.upnp.router.server import Router
+
+    async def run() -> None:
+        router = Router(options.internal, options.external, _tell)
+        async with trio.open_nursery() as nursery:
+            location = await nursery.start(router.serve, options.port)
+            _tell(f"router: ready, its description is at {location}")
+
+    status = 0
+    try:
+        trio.run(run)
+    except* KeyboardInterrupt:
+        pass
+    except* OSError as group:
+        reasons = [str(error.strerror or error) for error in _leaves(group)]
+        status = _complain(
+            f"{options.internal} cannot be served: {reasons[0]}; it must be an address of this"
+            " host, and UDP port 1900 free"
+        )
+    return status
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
+
+
+def _address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IPv4 address") from None
+
+
+def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
+    """The errors in a group of groups."""
+    found: list[OSError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
 
 
 def _complain(message: str) -> int:

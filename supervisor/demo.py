@@ -9,12 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from natsup.supervisor.namespaces import HERE, OTHER, OUTSIDE, ROUTER, NamespacesRefused, Network
 
 _PORT = 6881
 _PATIENCE = 20.0  # seconds for anything to come about
 _MODULE = [sys.executable, "-P", "-m"]
+_ADDRESSES = ["--internal", ROUTER, "--external", OUTSIDE]
 _PICTURE = f"""\
     this host   {HERE} ┐
                              ├ {ROUTER}  router  {OUTSIDE} ── the Internet
@@ -61,12 +63,16 @@ class _Story:
             "XDG_CACHE_HOME": f"{folder}/cache",
         }
         self._say = print
+        # A program by a name that says what it is, in natsup status too
+        self._program = f"{folder}/server"
+        source = Path(__file__).with_name("demo_program.py").read_text(encoding="utf-8")
+        Path(self._program).write_text(source, encoding="utf-8")
 
     def tell(self) -> None:
         say = self._say
         say("natsup demo: a home network inside this computer. Nothing outside of it is touched.\n")
         say(_PICTURE)
-        router = self._start("router", ["natsup.upnp.router.command", *_addresses()])
+        router = self._start("router", ["natsup.supervisor.cli", "gateway", *_ADDRESSES])
         self._line(router, "router: ready", "the router")
 
         say("1. Nobody has asked the router for anything.")
@@ -112,7 +118,7 @@ class _Story:
         return self._network.popen(host, [*_MODULE, *words], env=self._environ)
 
     def _serve(self, host: str, greeting: str) -> "subprocess.Popen[str]":
-        program = [*_MODULE, "natsup.supervisor.demo_program", str(_PORT), str(_PORT + 9), greeting]
+        program = [sys.executable, self._program, str(_PORT), str(_PORT + 9), greeting]
         return self._start(host, ["natsup.supervisor.cli", "exec", "--", *program])
 
     def _expect_bind(self, server: "subprocess.Popen[str]", port: int, result: str) -> str:
@@ -157,10 +163,6 @@ class _Story:
         _wait_for(both_mapped, "both ports in natsup status")
         for line in run().splitlines():
             self._say(f"     {line}")
-
-
-def _addresses() -> list[str]:
-    return ["--internal", ROUTER, "--external", OUTSIDE]
 
 
 def _next_line(process: "subprocess.Popen[str]") -> str:

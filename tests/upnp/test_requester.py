@@ -1,0 +1,265 @@
+"""HTTP against routers of few manners, on loopback."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from natsup.upnp import trust
+from natsup.upnp.requester import Requester, RequestFailed
+from tests.upnp.fake import HERE, ROUTER
+
+Handler = Callable[[trio.SocketStream, int], Awaitable[None]]
+
+
+@asynccontextmanager
+async def server(handler: Handler) -> AsyncIterator[trust.Url]:
+    """``handler`` is given each connection, and its number from 1 on."""
+    count = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal count
+        count += 1
+        async with stream:
+            try:
+                await handler(stream, count)
+            except trio.BrokenResourceError:
+                return
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host=ROUTER)
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield trust.Url(ROUTER, listener.socket.getsockname()[1], "/x")
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def requester(seconds: float = 10.0, at_most: int = 4096) -> AsyncIterator[Requester]:
+    made = Requester(HERE, timeout=seconds, at_most=at_most)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def head(stream: trio.SocketStream) -> bytes:
+    data = b""
+    while not data.endswith(b"\r\n\r\n"):
+        more = await stream.receive_some(4096)
+        if not more:
+            raise trio.BrokenResourceError
+        data += more
+    return data
+
+
+def saying(answer: bytes) -> Handler:
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(answer)
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nContent-Length:4\r\n\r\nbody",
+        b"HTTP/1.1 200\r\nContent-Length: 4\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\nContent-Length: 4\n\nbody",
+        b"HTTP/1.0 200 OK\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nb\r\n3\r\nody\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+    ],
+)
+async def test_answers(answer: bytes) -> None:
+    async with server(saying(answer)) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"body")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\0\0\0\0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nbody",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + b"b" * 99999,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"400\r\n"
+        + b"b" * 1024
+        + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n",
+    ],
+)
+async def test_what_is_no_answer(answer: bytes) -> None:
+    async with server(saying(answer)) as url, requester() as http:
+        with pytest.raises(RequestFailed) as caught:
+            await http.get(url, seconds=10)
+        assert caught.value.sent
+
+
+async def test_an_endless_body_is_left_at_the_cap() -> None:
+    async def endless(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await stream.send_all(b"400\r\n" + b"b" * 1024 + b"\r\n")
+
+    async with server(endless) as url, requester() as http:
+        with pytest.raises(RequestFailed, match="no end"):
+            await http.get(url, seconds=60)
+
+
+async def test_a_redirection_is_not_followed() -> None:
+    asked = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        asked.append(await head(stream))
+        port = stream.socket.getsockname()[1]
+        where = f"http://{ROUTER}:{port}/elsewhere"
+        await stream.send_all(
+            f"HTTP/1.1 301 Moved\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (301, b"")
+    assert len(asked) == 1
+
+
+async def test_what_is_sent() -> None:
+    seen = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        seen.append((await stream.receive_some(4096), stream.socket.getpeername()[0]))
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with server(handler) as url, requester() as http:
+        headers = {"SOAPAction": '"x#y"'}
+        await http.request("POST", url, headers, b"<body/>", harmless=False, seconds=10)
+    ((data, peer),) = seen
+    lines = data.split(b"\r\n")
+    assert lines[0] == b"POST /x HTTP/1.1"
+    assert f"Host: {ROUTER}:{url.port}".encode() in lines
+    assert b'SOAPAction: "x#y"' in lines  # in this very spelling
+    assert b"Content-Length: 7" in lines
+    assert data.endswith(b"\r\n\r\n<body/>")
+    assert b"chunked" not in data
+    assert peer == HERE
+
+
+async def test_the_connection_is_kept() -> None:
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        while True:
+            await head(stream)
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+
+    async with server(handler) as url, requester() as http:
+        assert [await http.get(url, seconds=10) for _ in range(3)] == [(200, b"1")] * 3
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_opened_anew() -> None:
+    """Also for a request that must not be sent twice: it has not been sent yet."""
+    closed = trio.Event()
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+        await stream.aclose()
+        closed.set()
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"1")
+        await closed.wait()
+        assert http._stream is not None
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(http._stream.socket)
+        answer = await http.request("GET", url, {}, b"", harmless=False, seconds=10)
+        assert answer == (200, b"2")
+
+
+@pytest.mark.parametrize("harmless", [True, False])
+async def test_only_what_is_harmless_is_sent_twice(harmless: bool) -> None:
+    """The router closes the kept connection with the second request in its hands."""
+    served = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        for _ in range(2):
+            await head(stream)
+            served.append(number)
+            if served == [1, 1]:
+                return
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"1")
+        if harmless:
+            answer = await http.request("GET", url, {}, b"", harmless=True, seconds=10)
+            assert answer == (200, b"2")
+        else:
+            with pytest.raises(RequestFailed) as caught:
+                await http.request("GET", url, {}, b"", harmless=False, seconds=10)
+            assert caught.value.sent
+            assert served == [1, 1]
+
+
+async def test_one_deadline_for_a_router_that_drips(autojump_clock: trio.testing.MockClock) -> None:
+    """A byte a second would keep a deadline for each read alive for ever."""
+
+    async def drip(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n" + b"b" * 4000:
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(1)
+
+    autojump_clock.autojump_threshold = 0.05  # sockets are real: leave the kernel a moment
+    async with server(drip) as url, requester() as http:
+        began = trio.current_time()
+        with pytest.raises(RequestFailed, match="in time") as caught:
+            await http.get(url, seconds=7)
+        assert caught.value.sent
+        assert trio.current_time() - began < 60
+
+
+async def test_silence() -> None:
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await trio.sleep_forever()
+
+    async with server(handler) as url, requester(seconds=0.2) as http:
+        with pytest.raises(RequestFailed, match="in time") as caught:
+            await http.request("GET", url, {}, b"", harmless=True, seconds=None)
+        assert caught.value.sent
+        assert http._stream is None
+
+
+async def test_nobody_there() -> None:
+    with trio.socket.socket() as free:
+        await free.bind((ROUTER, 0))
+        url = trust.Url(ROUTER, free.getsockname()[1], "/")
+        async with requester() as http:
+            with pytest.raises(RequestFailed) as caught:
+                await http.get(url, seconds=10)
+            assert not caught.value.sent
+
+
+async def test_a_request_given_up_leaves_no_half_read_answer_behind() -> None:
+    reached = trio.Event()
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        if number == 1:
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+            reached.set()
+            await trio.sleep_forever()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody")
+
+    async with server(handler) as url, requester() as http:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: http.get(url, seconds=60))
+            await reached.wait()
+            nursery.cancel_scope.cancel()
+        assert http._stream is None
+        assert await http.get(url, seconds=10) == (200, b"body")

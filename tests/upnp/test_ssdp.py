@@ -1,0 +1,74 @@
+"""SSDP's messages, as routers really write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsup.upnp import ssdp
+
+URL = "http://192.168.1.1:5000/rootDesc.xml"
+
+
+def test_the_search() -> None:
+    lines = ssdp.search(ssdp.TARGETS[0], host="239.255.255.250").decode().split("\r\n")
+    assert lines[0] == "M-SEARCH * HTTP/1.1"
+    assert "HOST: 239.255.255.250:1900" in lines
+    assert 'MAN: "ssdp:discover"' in lines
+    assert f"ST: {ssdp.TARGETS[0]}" in lines
+    assert lines[-2:] == ["", ""]
+
+
+def test_the_targets_name_both_versions_of_a_router_and_both_services() -> None:
+    joined = " ".join(ssdp.TARGETS)
+    for wanted in ("Device:1", "Device:2", "WANIPConnection:1", "WANPPPConnection:1", "rootdevice"):
+        assert wanted in joined
+    assert len(set(ssdp.TARGETS)) == len(ssdp.TARGETS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "HTTP/1.1 200 OK\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nLocation: {}\r\n\r\n",
+        "HTTP/1.1 200 Ok\r\nlocation:{}\r\n\r\n",
+        "HTTP/1.1 200\r\nLocation : {}\r\n",
+        "HTTP/1.1 200 OK\nLOCATION: {}\n\n",
+        "HTTP/1.1 200 OK\r\nno colon here\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nSERVER: \r\nUser-Agent: x\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nSERVER: a\r\n b\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nSERVER: caf\xe9\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nSERVER: a\0b\r\nLOCATION: {}\r\n\r\n\0\0",
+        "HTTP/1.1 200 OK\r\nLOCATION:\r\nLOCATION: {}\r\n\r\n",
+    ],
+)
+def test_answers(text: str) -> None:
+    assert ssdp.location(text.format(URL).encode("latin-1")) == URL
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\r\n",
+        "HTTP/1.1 404 Not Found\r\nLOCATION: {}\r\n\r\n",
+        "NOTIFY * HTTP/1.1\r\nLOCATION: {}\r\n\r\n",
+        "M-SEARCH * HTTP/1.1\r\nLOCATION: {}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nST: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nLOCATION: {}\r\nLocation: http://192.168.1.9/\r\n\r\n",
+        "HTTP/1.1 200 OK LOCATION: {}",
+    ],
+)
+def test_what_is_no_answer(text: str) -> None:
+    assert ssdp.location(text.format(URL).encode("latin-1")) is None
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes(data: bytes) -> None:
+    found = ssdp.location(data)
+    assert found is None or found == found.strip() != ""
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes_after_a_good_status(data: bytes) -> None:
+    found = ssdp.location(b"HTTP/1.1 200 OK\r\n" + data)
+    assert found is None or b"location" in data.lower()
