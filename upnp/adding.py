@@ -109,6 +109,7 @@ class Holder:
     address: str = ""
     reason: str = ""  # why it is unknown
     silent: bool = False  # the router did not answer at all
+    listed: bool = False  # there is an entry, but it does not tell whose
 
 
 _UNKNOWN = Holder(Kind.UNKNOWN)
@@ -131,13 +132,13 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
     try:
         client = ipaddress.IPv4Address(answer.client.strip())
     except ValueError:
-        return Holder(Kind.UNKNOWN, reason="the entry names no address")
+        return Holder(Kind.UNKNOWN, reason="the entry names no address", listed=True)
     if str(client) == device.here:
         usable = answer.enabled.strip().lower() not in ("0", "false", "no")
         same = answer.internal_port.strip() == str(port.number)
         return Holder(Kind.OURS if usable and same else Kind.STALE)
     if str(client) == device.router or client.is_unspecified or client.is_loopback:
-        return Holder(Kind.UNKNOWN, reason="the entry names no host of the LAN")
+        return Holder(Kind.UNKNOWN, reason="the entry names no host of the LAN", listed=True)
     return Holder(Kind.OTHER, str(client))
 
 
@@ -192,7 +193,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
                 return Unknown(answer.reason), device
             return Ignored(answer.reason), device
         code = answer.code if isinstance(answer, Fault) else None
-        if code == faults.ONLY_PERMANENT and wanted != 0:
+        if code == faults.ONLY_PERMANENT and wanted != 0 and tried < 3:
             leases = [0]
             continue
         if code == faults.INVALID_ARGS and tried < 3:
@@ -211,8 +212,10 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             yield Delete(port)
             leases = [wanted]
             continue
-        if code == faults.CONFLICT and seen.kind is Kind.UNKNOWN:
+        if code == faults.CONFLICT and seen.kind is Kind.UNKNOWN and not seen.listed:
             return Conflict(""), device
+        if code is None and seen.kind is Kind.UNKNOWN:
+            return Unknown(means.reason), device  # it may have been carried out
         return Ignored(means.reason, slow=means.slow), device
 
 

@@ -89,21 +89,29 @@ def _name(element: Element) -> str:
     return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
 
-_SERVICE = re.compile(r"<service>(.{0,4000}?)</service>", re.IGNORECASE | re.DOTALL)
+# Nothing here may take more than linear time: the text is whatever a router sends.
+_SERVICE = re.compile("<service>", re.IGNORECASE)
+_SERVICE_END = re.compile("</service>", re.IGNORECASE)
+_LONGEST_SERVICE = 4000
 
 
 def _by_text(document: str) -> tuple[str | None, list[tuple[str, str]]]:
     found = []
-    for match in _SERVICE.finditer(document):
-        kind, path = _field("serviceType", match[1]), _field("controlURL", match[1])
+    for start in _SERVICE.split(document)[1:]:
+        part = start[:_LONGEST_SERVICE]
+        end = _SERVICE_END.search(part)
+        if end is None:
+            continue
+        part = part[: end.start()]
+        kind, path = _field("serviceType", part), _field("controlURL", part)
         if kind and path:
             found.append((kind, path))
     return _field("URLBase", document), found
 
 
 def _field(name: str, text: str) -> str | None:
-    match = re.search(rf"<{name}>\s*([^<]*?)\s*</{name}>", text, re.IGNORECASE)
-    return match[1] if match else None
+    match = re.search(rf"<{name}>([^<]{{0,1000}})</{name}>", text, re.IGNORECASE)
+    return match[1].strip() if match else None
 
 
 @dataclass(frozen=True, slots=True)

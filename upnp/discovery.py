@@ -7,6 +7,7 @@ himself a router, because whoever is believed can deny ports to local programs.
 
 import logging
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import trio
@@ -46,7 +47,7 @@ async def find_gateway(
     if isinstance(network, NoNetwork):
         return NoGateway(network.reason)
     reason = f"the router at {network.gateway} does not answer to UPnP; is it switched on there?"
-    with trio.move_on_after(seconds):
+    with trio.move_on_after(seconds) as scope:
         async with trio.open_nursery() as nursery:
             send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS)
             nursery.start_soon(_search, network, send)
@@ -55,6 +56,7 @@ async def find_gateway(
                 if location in tried or len(tried) >= _MOST_LOCATIONS:
                     continue
                 tried.add(location)
+                scope.deadline = trio.current_time() + seconds
                 found = await _open(location, network.address, seconds)
                 if not isinstance(found, NoGateway):
                     nursery.cancel_scope.cancel()
@@ -77,7 +79,11 @@ async def _at(text: str, seconds: float) -> "Igd | NoGateway":
 async def _search(network: Network, found: "trio.MemorySendChannel[trust.Url]") -> None:
     """Send the search and pass on where the gateway says its description is, until cancelled."""
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
-        await sock.bind((network.address, 0))
+        try:
+            await sock.bind((network.address, 0))
+        except OSError as error:  # the address has gone since the routes were read
+            log.debug("the search has no address to start from: %s", error.strerror)
+            return
         sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, sock, network)
@@ -115,7 +121,9 @@ async def _send(sock: trio.socket.SocketType, network: Network) -> None:
 
 async def _open(location: trust.Url, address: str, seconds: float) -> "Igd | NoGateway":
     """Fetch a description and make a gateway of its best service."""
-    from natsup.upnp.igd import Igd  # slow, and not needed before a router has answered
+    # Slow, and not needed before a router has answered; calls are served meanwhile.
+    await trio.to_thread.run_sync(import_module, "natsup.upnp.igd")
+    from natsup.upnp.igd import Igd
     from natsup.upnp.requester import Requester, RequestFailed
 
     requester = Requester(address, at_most=_DESCRIPTION_AT_MOST)

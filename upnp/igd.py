@@ -8,9 +8,11 @@ one, out of memory. Faults are read by us as well, before it sees them: many are
 Importing this module takes a quarter of a second (aiohttp, which the library needs).
 """
 
+import html
 import logging
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -20,6 +22,7 @@ from async_upnp_client.const import HttpResponse
 from async_upnp_client.exceptions import UpnpError
 
 from natsup.state.model import Outcome, Port, Protocol, Removal, Unknown
+from natsup.upnp import trust
 from natsup.upnp.adding import (
     Answer,
     Delete,
@@ -66,11 +69,9 @@ _OUT = {
         "NewInternalPort",
         "NewInternalClient",
         "NewEnabled",
-        "NewPortMappingDescription",
-        "NewLeaseDuration",
     ),
     "GetExternalIPAddress": ("NewExternalIPAddress",),
-    "GetStatusInfo": ("NewConnectionStatus", "NewLastConnectionError", "NewUptime"),
+    "GetStatusInfo": ("NewConnectionStatus",),
 }
 
 _T = TypeVar("_T")
@@ -105,7 +106,8 @@ def _device(service: Service) -> str:
         "<friendlyName>router</friendlyName><manufacturer>-</manufacturer>"
         "<modelName>-</modelName><UDN>uuid:natsup</UDN><serviceList><service>"
         f"<serviceType>{service.kind}</serviceType><serviceId>urn:natsup:1</serviceId>"
-        f"<controlURL>{_escape(service.control.target)}</controlURL><eventSubURL/>"
+        # With its host: a path that begins with // would be taken for one.
+        f"<controlURL>{_escape(str(service.control))}</controlURL><eventSubURL/>"
         "<SCPDURL>/natsup/scpd.xml</SCPDURL></service></serviceList></device></root>"
     )
 
@@ -127,26 +129,43 @@ def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     """An answer as the library can read it. Raises `_SoapFault`.
 
     A fault counts whatever the HTTP status. An empty success is a success, for actions that answer
-    nothing; a page of HTML, such as a login, is none.
+    nothing; a page of HTML, such as a login, is none. Only the values that are used are kept:
+    names of mappings are other hosts' text, which many routers repeat without escaping it, so
+    that it breaks the XML, or passes for a fault.
     """
     body = (response.body or "").strip().rstrip("\0")
-    match = _CODE.search(body)
+    good = 200 <= response.status_code < 300
+    answers = re.search(rf"<(?:[\w.-]{{1,32}}:)?{action.name}Response\b", body, re.IGNORECASE)
+    match = None if good and answers else _CODE.search(body)
     if match:
         raise _SoapFault(int(match[1]))
-    if not 200 <= response.status_code < 300:
+    if not good:
         raise _SoapFault(None)
     if _OUT.get(action.name):
-        return HttpResponse(200, {}, body)
-    if body and not re.search(r"envelope|response\b", body, re.IGNORECASE):
+        if not answers:
+            raise _SoapFault(None)
+        values = "".join(_value(name, body[answers.start() :]) for name in _OUT[action.name])
+    elif body and not re.search(r"envelope|response\b", body, re.IGNORECASE):
         raise _SoapFault(None)
+    else:
+        values = ""
     kind = action.service.service_type
     envelope = "http://schemas.xmlsoap.org/soap/envelope/"
     return HttpResponse(
         200,
         {},
-        f'<s:Envelope xmlns:s="{envelope}"><s:Body>'
-        f'<u:{action.name}Response xmlns:u="{kind}"/></s:Body></s:Envelope>',
+        f'<s:Envelope xmlns:s="{envelope}"><s:Body><u:{action.name}Response xmlns:u="{kind}">'
+        f"{values}</u:{action.name}Response></s:Body></s:Envelope>",
     )
+
+
+def _value(name: str, body: str) -> str:
+    """The first element of this name, made good; "" where there is none."""
+    match = re.search(rf"<(?:[\w.-]{{1,32}}:)?{name}\b[^<>]{{0,200}}>([^<>]{{0,256}})</", body)
+    if match is None:
+        return ""
+    text = "".join(char for char in html.unescape(match[1]) if char.isprintable())
+    return f"<{name}>{_escape(text)}</{name}>"
 
 
 def description(port: Port) -> str:
@@ -160,16 +179,21 @@ class Igd:
     protocol = "upnp"
 
     def __init__(
-        self, location: str, internal_address: str, service: UpnpService, timeout: float
+        self,
+        location: str,
+        internal_address: str,
+        service: UpnpService,
+        requester: Requester,
+        timeout: float,
     ) -> None:
         self.location = location
         self.internal_address = internal_address
         self._service = service
+        self._requester = requester
         self._timeout = timeout
         self._one_at_a_time = trio.Lock()
-        self._device = Device(
-            here=internal_address, router=str(location).split("/")[2].split(":")[0]
-        )
+        self._turns = 0  # operations under way or waiting
+        self._device = Device(here=internal_address, router=trust.read(location).host)
 
     @classmethod
     async def open(
@@ -181,7 +205,8 @@ class Igd:
         requester.documents = {f"{base}/device.xml": _device(service), f"{base}/scpd.xml": _scpd()}
         factory = UpnpFactory(requester, non_strict=True, on_post_call_action=normalised)
         device = await factory.async_create_device(f"{base}/device.xml")
-        return cls(location, internal_address, device.services[service.kind], seconds)
+        made = device.services[service.kind]
+        return cls(location, internal_address, made, requester, seconds)
 
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""
@@ -211,7 +236,7 @@ class Igd:
     async def condition(self) -> Condition:
         """Is it connected, and under which address? What it will not say is left out."""
         with trio.move_on_after(self._timeout):
-            async with self._one_at_a_time:
+            async with self._turn():
                 address = await self._call("GetExternalIPAddress", {})
                 status = await self._call("GetStatusInfo", {})
             found = _text(address, "NewExternalIPAddress")
@@ -219,10 +244,23 @@ class Igd:
             return Condition(connected, found if _is_address(found) else None)
         return Condition()
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One operation at a time. The connection is given up when none is left: there are routers
+        that take a single one, and another session of this host wants it too."""
+        self._turns += 1
+        try:
+            async with self._one_at_a_time:
+                yield
+        finally:
+            self._turns -= 1
+            if not self._turns:
+                self._requester.close()
+
     async def _run(self, operation: Generator[Step, Answer, tuple[_T, Device]]) -> _T:
         """Carry an operation of natsup.upnp.adding out. Raises trio.TooSlowError."""
         with trio.fail_after(self._timeout):
-            async with self._one_at_a_time:
+            async with self._turn():
                 try:
                     step = next(operation)
                     while True:

@@ -9,6 +9,7 @@ h11 reads what RFC 9110 allows: HTTP/1.0 and replies without a length, up to the
 Header lines that end in LF alone are read; folded or broken header lines are not.
 """
 
+import re
 from collections.abc import Mapping
 
 import h11
@@ -20,6 +21,8 @@ from natsup.upnp import trust
 
 _HEADERS_AT_MOST = 16 * 1024
 _CHUNK = 16 * 1024
+# Where a document without a length ends, for routers that then keep the connection open
+_ENDS = re.compile(rb"</(?:[\w.-]{1,32}:)?(?:Envelope|root)\s{0,8}>\s{0,8}\Z", re.IGNORECASE)
 
 
 class RequestFailed(Exception):
@@ -138,23 +141,30 @@ class Requester(UpnpRequester):
             data += http.send(h11.Data(data=body)) or b""
         data += http.send(h11.EndOfMessage()) or b""
         await stream.send_all(data)
-        status, parts, size = 0, [], 0
+        status, size, framed = 0, 0, True
+        parts: list[bytes] = []
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
                 http.receive_data(await stream.receive_some(_CHUNK))
             elif isinstance(event, h11.Response):
                 status = event.status_code
+                names = {name for name, _ in event.headers}
+                framed = bool(names & {b"content-length", b"transfer-encoding"})
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._at_most:
                     raise RequestFailed("the router's answer has no end", sent=True)
                 parts.append(bytes(event.data))
+                if not framed and _ENDS.search(b"".join(parts[-64:])[-64:]):
+                    break
             elif isinstance(event, h11.EndOfMessage):
                 break
             elif isinstance(event, h11.ConnectionClosed):
                 raise h11.RemoteProtocolError("closed before the answer")
-        if http.our_state is h11.DONE and http.their_state is h11.DONE:
+        # What stands after the answer would be read as the beginning of the next one.
+        rest, _ = http.trailing_data
+        if http.our_state is h11.DONE and http.their_state is h11.DONE and not rest:
             http.start_next_cycle()
         else:
             self.close()

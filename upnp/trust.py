@@ -76,7 +76,11 @@ def control(text: str, *, description: Url, base: str | None = None) -> Url:
                 start = str(candidate)
         except Refused:
             pass
-    url = read(urljoin(start, text.strip()))
+    try:
+        joined = urljoin(start, text.strip())
+    except ValueError as error:
+        raise Refused("no URL at all") from error
+    url = read(joined)
     if url.host != description.host:
         raise Refused("a control URL on another host")
     return url

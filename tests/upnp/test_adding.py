@@ -121,6 +121,11 @@ class TestConflict:
         said = (look(UNSUPPORTED), put(Fault(718)), look(UNSUPPORTED))
         assert add(*said)[0] == Conflict("")
 
+    @pytest.mark.parametrize("client", ["nas", "", "0.0.0.0", ROUTER])
+    def test_718_for_an_entry_that_names_no_host_is_none(self, client: str) -> None:
+        entry = Found(client, "6881", "1")
+        assert isinstance(add(look(entry), put(Fault(718)), look(entry))[0], Ignored)
+
     @pytest.mark.parametrize("code", [729, 501])
     def test_others_where_no_look_is_possible_are_none(self, code: int) -> None:
         said = (look(UNSUPPORTED), put(Fault(code)), look(UNSUPPORTED))
@@ -207,6 +212,10 @@ class TestSilence:
 
     def test_an_add_that_was_not_answered_may_have_been_carried_out(self) -> None:
         assert add(look(NOBODY), put(LOST))[0] == Unknown("lost")
+
+    def test_an_add_with_an_answer_like_none(self) -> None:
+        said = (look(UNSUPPORTED), put(Fault(None)), look(UNSUPPORTED))
+        assert isinstance(add(*said)[0], Unknown)
 
     def test_an_add_that_was_not_sent_was_not(self) -> None:
         assert add(look(NOBODY), put(UNSENT))[0] == Ignored("refused")

@@ -1,9 +1,13 @@
 """Descriptions as routers really write them; the odd ones are files of their own."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natsup.upnp import trust
 from natsup.upnp.description import Condition, Service, Unreadable, best, services
@@ -88,6 +92,8 @@ BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
         document((KIND, "")),
         document((KIND, "http://192.168.1.9/ctl")),
         document((KIND, "http://127.0.0.1/ctl")),
+        document((KIND, "http://[")),
+        document((KIND, "http://\u2100/")),
         document((KIND, "/ctl")).replace("<root", BOMB + "<root"),
         document((KIND, "/ctl")).replace("<root", "<!doctype x><root"),
         "<a>" * 20_000 + document((KIND, "/ctl")).partition("?>")[2] + "</a>" * 20_000,
@@ -108,6 +114,40 @@ def test_depth(deep: int, found: bool) -> None:
     else:
         with pytest.raises(Unreadable):
             services(text, url=URL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<URLBase>" + " " * 250_000 + "&",
+        "<URLBase>" * 28_000 + "&",
+        "<service>" * 28_000 + "&",
+        "<service><serviceType>" + " " * 250_000 + "&",
+        "<service>" + "<serviceType>" * 19_000 + "</service>&",
+    ],
+)
+async def test_text_made_to_take_for_ever(text: str) -> None:
+    """In a process of its own: a regular expression that has run wild cannot be interrupted."""
+    code = (
+        "import sys\nfrom natsup.upnp import description, trust\n"
+        "try: description.services(sys.stdin.read(), url=trust.Url('192.168.1.1', 80, '/'))\n"
+        "except description.Unreadable: sys.exit(7)"
+    )
+    with trio.fail_after(30):
+        ended = await trio.run_process(
+            [sys.executable, "-c", code], stdin=text.encode(), check=False
+        )
+    assert ended.returncode == 7
+
+
+@given(st.text(max_size=300), st.text(max_size=60))
+def test_any_text(text: str, path: str) -> None:
+    for candidate in (text, document((KIND, path)), document((KIND, "/x"), base=text)):
+        try:
+            found = services(candidate, url=URL)
+        except Unreadable:
+            continue
+        assert {service.control.host for service in found} == {URL.host}
 
 
 class TestBest:

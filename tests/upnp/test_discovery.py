@@ -15,6 +15,7 @@ from natsup.upnp.network import NoNetwork, Route, choose
 from tests.upnp import fake
 from tests.upnp.fake import HERE, KIND, document
 
+PPP = "urn:schemas-upnp-org:service:WANPPPConnection:1"
 ETHERNET = Route("eth0", "192.168.1.1", 100)
 WIRELESS = Route("wlan0", "192.168.2.1", 600)
 TUNNEL = Route("tun0", "", 0)
@@ -42,9 +43,8 @@ class TestChoice:
         assert found.reason
 
 
-async def here(found: "Igd | NoGateway") -> Igd:
+def here(found: "Igd | NoGateway") -> Igd:
     assert isinstance(found, Igd), found
-    found._service.requester.close()  # type: ignore[attr-defined]
     return found
 
 
@@ -57,10 +57,23 @@ def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_description_at_a_url() -> None:
     async with fake.running() as router:
         router.documents["/d.xml"] = document((KIND, "/ctl"))
-        igd = await here(await find_gateway(url=router.url, seconds=10))
+        igd = here(await find_gateway(url=router.url, seconds=10))
         assert igd.internal_address == HERE
         assert igd.location == router.url
         assert router.actions == ["GET"]
+
+
+async def test_of_two_services_the_connected_one() -> None:
+    async with fake.running() as router:
+        router.documents["/d.xml"] = document((KIND, "/ip"), (PPP, "/ppp"))
+
+        def state(request: fake.Request) -> bytes:
+            up = "Connected" if request.path == "/ppp" else "Disconnected"
+            return fake.success("GetStatusInfo", NewConnectionStatus=up)
+
+        router.odd["GetStatusInfo"] = state
+        igd = here(await find_gateway(url=router.url, seconds=10))
+        assert igd._service.service_type == PPP
 
 
 @pytest.mark.parametrize("body", ["", "<html/>", document(), "<!DOCTYPE x><root/>"])
@@ -89,6 +102,16 @@ async def test_urls_that_are_not_followed(url: str) -> None:
     found = await find_gateway(url=url, seconds=10)
     assert isinstance(found, NoGateway)
     assert found.reason.isprintable()
+
+
+async def test_an_address_that_went_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host has an address in 240.0.0.0/4 (RFC 1112, section 4): nothing can be sent from it."""
+
+    async def look(interface: str | None) -> network.Network:
+        return network.Network("lo", "127.0.0.1", "240.0.0.1")
+
+    monkeypatch.setattr(discovery, "look", look)
+    assert isinstance(await find_gateway(seconds=0.2), NoGateway)
 
 
 async def test_an_interface_that_does_not_exist() -> None:

@@ -10,7 +10,9 @@ import trio
 
 from natsup.state.gateway import Gateway
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
+from natsup.upnp import trust
 from natsup.upnp.adding import Kind
+from natsup.upnp.description import services
 from natsup.upnp.igd import Igd, description
 from tests.upnp import fake
 from tests.upnp.fake import HERE, OTHER, Entry, Request, Router
@@ -26,10 +28,7 @@ async def home(seconds: float = 10.0) -> AsyncIterator[tuple[Router, Igd]]:
         igd = await Igd.open(
             router.service, location=router.url, internal_address=HERE, seconds=seconds
         )
-        try:
-            yield router, igd
-        finally:
-            igd._service.requester.close()  # type: ignore[attr-defined]
+        yield router, igd
 
 
 async def test_add_renew_remove() -> None:
@@ -92,6 +91,17 @@ async def test_another_hosts_is_left_alone() -> None:
         assert (await igd.look(PORT)).address == OTHER
         assert set(router.actions) == {LOOK}
         assert router.table == {KEY: theirs}
+
+
+@pytest.mark.parametrize(
+    "name", ["Tom & Jerry", "<errorCode>714</errorCode>", "</x><NewInternalClient>", "\x01"]
+)
+async def test_another_host_s_name_for_a_mapping_hides_nothing(name: str) -> None:
+    """There are routers that repeat it as it came."""
+    async with home() as (router, igd):
+        router.table[KEY] = Entry(OTHER, "6881", name=name)
+        assert await igd.add(PORT, lease=3600) == Conflict(OTHER)
+        assert router.counted[ADD] == 0
 
 
 async def test_taken_in_between() -> None:
@@ -246,6 +256,27 @@ async def test_one_request_at_a_time() -> None:
                 nursery.start_soon(partial(igd.add, Port(Protocol.TCP, number), lease=3600))
         assert len(router.table) == 8
         assert router.connections == 1
+
+
+async def test_the_connection_is_given_up() -> None:
+    """A second session of this host may be waiting for the only one a router takes."""
+    async with home() as (router, one):
+        other = await Igd.open(router.service, location=router.url, internal_address=HERE)
+        assert await one.add(PORT, lease=3600) == Mapped(3600)
+        assert one._requester._stream is None
+        assert await other.remove(PORT) is Removal.GONE
+        assert await one.external_address() == "11.22.33.1"
+        assert one._requester._stream is None
+        assert other._requester._stream is None
+
+
+async def test_a_control_path_that_begins_with_two_slashes() -> None:
+    async with fake.running() as router:
+        text = fake.document((fake.KIND, f"http://{fake.ROUTER}:{router.port}//ctl"))
+        (service,) = services(text, url=trust.read(router.url))
+        igd = await Igd.open(service, location=router.url, internal_address=HERE)
+        assert await igd.add(PORT, lease=3600) == Mapped(3600)
+        assert router.log[-1].path == "//ctl"
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,34 @@ async def test_one_deadline_for_a_router_that_drips(autojump_clock: trio.testing
         assert trio.current_time() - began < 60
 
 
+@pytest.mark.parametrize(
+    "end", [b"</s:Envelope>", b"</Envelope>\r\n", b"</root>", b"</S:ENVELOPE >"]
+)
+async def test_an_answer_without_a_length_on_a_connection_that_stays_open(end: bytes) -> None:
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(b"HTTP/1.0 200 OK\r\n\r\n<x/>" + end[:5])
+        await stream.send_all(end[5:])
+        await trio.sleep_forever()
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=30) == (200, b"<x/>" + end)
+        assert http._stream is None
+
+
+@pytest.mark.parametrize("junk", [b"\r\n", b"\0", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_what_stands_after_an_answer_is_not_taken_for_the_next(junk: bytes) -> None:
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number + junk)
+        await stream.receive_some(4096)
+
+    async with server(handler) as url, requester() as http:
+        for body in (b"1", b"2"):
+            answer = await http.request("GET", url, {}, b"", harmless=False, seconds=10)
+            assert answer == (200, body)
+
+
 async def test_silence() -> None:
     async def handler(stream: trio.SocketStream, number: int) -> None:
         await trio.sleep_forever()

@@ -76,6 +76,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert str(IPv4Address(url.host)) == url.host
 
 
+@given(st.text(max_size=200), st.text(max_size=50))
+def test_any_control_url_stays_on_the_host(text: str, base: str) -> None:
+    for candidate in (text, f"http://{text}", f"//{text}"):
+        try:
+            url = trust.control(candidate, description=DESCRIPTION, base=f"http://{base}")
+        except trust.Refused:
+            continue
+        assert url.host == GATEWAY
+
+
 class TestLocation:
     def test_the_gateways_own(self) -> None:
         assert trust.location(str(DESCRIPTION), sender=GATEWAY, own=OWN) == DESCRIPTION
@@ -118,6 +128,8 @@ class TestControl:
             "file:///ctl",
             "http://user@192.168.1.1/ctl",
             "http://router.lan/ctl",
+            "http://[",
+            "http://\u2100/",
         ],
     )
     def test_refused(self, text: str) -> None:
