@@ -1,0 +1,85 @@
+"""The options: one table for the command line, the environment and the help."""
+
+import pytest
+
+from natsup.supervisor.options import OPTIONS, BadOption, Help, help_text, parse
+from natsup.supervisor.surroundings import Surroundings, log_destination
+
+DEFAULTS = {option.key: option.default for option in OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("words", "changed", "command"),
+    [
+        (["--", "ls", "-l"], {}, ["ls", "-l"]),
+        (["ls", "--timeout", "3"], {}, ["ls", "--timeout", "3"]),
+        (["--timeout", "3", "ls"], {"timeout": 3.0}, ["ls"]),
+        (["--timeout=0", "--", "ls"], {"timeout": 0.0}, ["ls"]),
+        (["-v", "--ephemeral", "ls"], {"verbose": True, "ephemeral": True}, ["ls"]),
+        (["--ephemeral=no", "ls"], {}, ["ls"]),
+        (["--ports", "6881-6889, 51413", "ls"], {"ports": [(6881, 6889), (51413, 51413)]}, ["ls"]),
+        (["--deny", "80/tcp,53", "ls"], {"deny": [("tcp", 80), ("tcp", 53), ("udp", 53)]}, ["ls"]),
+        (["--log", "x.log", "ls"], {"log": "/here/x.log"}, ["ls"]),
+        (["--log", "/x.log", "ls"], {"log": "/x.log"}, ["ls"]),
+        (["--gateway", "http://10.0.0.1/x", "ls"], {"gateway": "http://10.0.0.1/x"}, ["ls"]),
+        (["--", "--", "x"], {}, ["--", "x"]),
+    ],
+)
+def test_words(words: list[str], changed: dict[str, object], command: list[str]) -> None:
+    assert parse(words, {}, "/here") == ({**DEFAULTS, **changed}, command)
+
+
+def test_the_command_line_comes_before_the_environment() -> None:
+    environ = {"NATSUP_TIMEOUT": "2", "NATSUP_LEASE": "600", "NATSUP_EPHEMERAL": "yes"}
+    settings, _ = parse(["--timeout", "1", "ls"], environ, "/")
+    assert (settings["timeout"], settings["lease"], settings["ephemeral"]) == (1.0, 600, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--timout", "3", "ls"], "unknown option --timout (did you mean --timeout?)"),
+        (["-x", "ls"], "unknown option -x"),
+        (["--timeout", "-1", "ls"], "a number of seconds from 0 to 60"),
+        (["--timeout", "nan", "ls"], "a number of seconds"),
+        (["--lease", "5", "ls"], "from 120 to 604800"),
+        (["--ports", "0", "ls"], "ports and ranges, such as"),
+        (["--ports", "70000", "ls"], "ports and ranges, such as"),
+        (["--ports", "", "ls"], "ports and ranges, such as"),
+        (["--deny", "80/sctp", "ls"], "ports such as 8080/tcp"),
+        (["--gateway", "192.168.1.1", "ls"], "the URL of its description"),
+        (["--ephemeral=perhaps", "ls"], "yes or no"),
+        (["--log"], "--log needs a value: --log FILE"),
+        (["--"], "no command to run"),
+    ],
+)
+def test_bad_words_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        parse(words, {}, "/")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help() -> None:
+    with pytest.raises(Help):
+        parse(["--help"], {}, "/")
+    assert all(f"--{option.name}" in help_text() for option in OPTIONS)
+    assert max(map(len, help_text().splitlines())) <= 100
+
+
+def test_surroundings_travel_as_texts() -> None:
+    found = Surroundings(12, 1.25, "file", "/some where")
+    again, rest = Surroundings.split([*found.texts(), "exec", "words"])
+    assert again.texts() == found.texts()
+    assert rest == ["exec", "words"]
+
+
+def test_where_the_log_goes() -> None:
+    import os
+
+    status = os.stat_result((0o010600, 7, 5, 1, 0, 0, 0, 0, 0, 0))
+    assert log_destination({}, None, pid=5) == "file"
+    assert log_destination({}, status, pid=5) == "file"
+    assert log_destination({}, status, pid=1) == "stderr"
+    assert log_destination({"JOURNAL_STREAM": "5:7"}, status, pid=5) == "journal"
+    assert log_destination({"JOURNAL_STREAM": "5:8"}, status, pid=5) == "file"

@@ -1,0 +1,219 @@
+"""The verdict: design by table, one row a rule."""
+
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from natsup.state.model import Port, Protocol
+from natsup.supervisor import sockaddr
+from natsup.supervisor.clients import RESOLVERS, SHORT_LIVED, WINDOW, Clients
+from natsup.supervisor.verdict import (
+    NEVER,
+    Facts,
+    Pass,
+    Publish,
+    Rules,
+    judge_address,
+    judge_socket,
+    publishable,
+)
+
+INET, INET6, UNSPEC = socket.AF_INET, socket.AF_INET6, socket.AF_UNSPEC
+TCP, UDP, MPTCP, SCTP, UDPLITE = 6, 17, 262, 132, 136
+STREAM, DGRAM, RAW, SEQPACKET = 1, 2, 3, 5
+
+
+def inet(host: str, port: int, family: int = INET, length: int = 16) -> bytes:
+    raw = struct.pack("=H", family) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(200)
+    return raw[:length]
+
+
+def inet6(host: str, port: int, length: int = 28) -> bytes:
+    raw = struct.pack("=H", INET6) + struct.pack("!HI", port, 0)
+    return (raw + socket.inet_pton(INET6, host) + bytes(200))[:length]
+
+
+def facts(
+    domain: int = INET,
+    kind: int = STREAM,
+    protocol: int = TCP,
+    *,
+    bound: bool = False,
+    v6only: bool = False,
+    foreign: bool = False,
+) -> Facts:
+    return Facts(domain, kind, protocol, bound=bound, v6only=v6only, foreign=foreign)
+
+
+def judge(raw: bytes, given_facts: Facts, rules: Rules | None = None) -> str:
+    """Both halves, as the receiver puts them together."""
+    address = sockaddr.read(raw)
+    rules = rules or Rules()
+    passed = judge_address(address, rules)
+    if passed is not None:
+        return repr(passed)
+    assert address is not None
+    return repr(judge_socket(address, given_facts, rules))
+
+
+@pytest.mark.parametrize(
+    ("raw", "given_facts", "expected"),
+    [
+        # what natsup is for
+        (inet("0.0.0.0", 6881), facts(), "Publish(tcp/6881)"),
+        (inet("0.0.0.0", 6881), facts(kind=DGRAM, protocol=UDP), "Publish(udp/6881)"),
+        (inet("0.0.0.0", 6881), facts(protocol=MPTCP), "Publish(tcp/6881)"),
+        (inet("0.0.0.0", 6881, length=128), facts(), "Publish(tcp/6881)"),
+        (inet("0.0.0.0", 1024), facts(), "Publish(tcp/1024)"),
+        (inet("0.0.0.0", 65535), facts(), "Publish(tcp/65535)"),
+        # AF_UNSPEC with 0.0.0.0 counts as AF_INET
+        (inet("0.0.0.0", 6881, UNSPEC), facts(), "Publish(tcp/6881)"),
+        (inet("10.0.0.1", 6881, UNSPEC), facts(), "Pass('not an Internet address')"),
+        # IPv6 sockets that also accept IPv4
+        (inet6("::", 6881), facts(INET6), "Publish(tcp/6881)"),
+        (inet6("::", 6881, 24), facts(INET6), "Publish(tcp/6881)"),
+        (inet6("::ffff:0.0.0.0", 6881), facts(INET6), "Publish(tcp/6881)"),
+        (inet6("::", 6881), facts(INET6, v6only=True), "Pass('IPv6 alone')"),
+        # lengths that the kernel refuses
+        (b"", facts(), "Pass('not an Internet address')"),
+        (inet("0.0.0.0", 6881, length=15), facts(), "Pass('not an Internet address')"),
+        (inet("0.0.0.0", 6881, length=129), facts(), "Pass('not an Internet address')"),
+        (inet6("::", 6881, 23), facts(INET6), "Pass('not an Internet address')"),
+        (inet6("::", 6881, 129), facts(INET6), "Pass('not an Internet address')"),
+        # other families
+        (b"\1\0/tmp/socket-of-mine", facts(1), "Pass('not an Internet address')"),
+        (b"\x10\0" + bytes(14), facts(16, RAW, 0), "Pass('not an Internet address')"),
+        (
+            inet("0.0.0.0", 6881),
+            facts(INET6),
+            "Pass('address and socket are of different families')",
+        ),
+        (inet6("::", 6881), facts(INET), "Pass('address and socket are of different families')"),
+        # specific addresses
+        (inet("127.0.0.1", 6881), facts(), "Pass('a specific address')"),
+        (inet("192.168.1.5", 6881), facts(), "Pass('a specific address')"),
+        (inet("255.255.255.255", 6881), facts(), "Pass('a specific address')"),
+        (inet("239.255.255.250", 6881), facts(), "Pass('a specific address')"),
+        (inet6("::1", 6881), facts(INET6), "Pass('a specific address')"),
+        (inet6("::ffff:127.0.0.1", 6881), facts(INET6), "Pass('a specific address')"),
+        # ports
+        (inet("0.0.0.0", 0), facts(), "Pass('port 0')"),
+        (inet("0.0.0.0", 1023), facts(), "Pass('port below 1024')"),
+        (inet("0.0.0.0", 80), facts(), "Pass('port below 1024')"),
+        (
+            inet("0.0.0.0", 5353),
+            facts(kind=DGRAM, protocol=UDP),
+            "Pass('a port that is never published')",
+        ),
+        (inet("0.0.0.0", 5353), facts(), "Publish(tcp/5353)"),
+        # protocols: a type is compared, never masked
+        (inet("0.0.0.0", 6881), facts(kind=RAW, protocol=255), "Pass('neither TCP nor UDP')"),
+        (inet("0.0.0.0", 6881), facts(kind=RAW, protocol=TCP), "Pass('neither TCP nor UDP')"),
+        (inet("0.0.0.0", 6881), facts(kind=STREAM, protocol=SCTP), "Pass('neither TCP nor UDP')"),
+        (
+            inet("0.0.0.0", 6881),
+            facts(kind=SEQPACKET, protocol=SCTP),
+            "Pass('neither TCP nor UDP')",
+        ),
+        (inet("0.0.0.0", 6881), facts(kind=DGRAM, protocol=UDPLITE), "Pass('neither TCP nor UDP')"),
+        (inet("0.0.0.0", 6881), facts(kind=DGRAM, protocol=1), "Pass('neither TCP nor UDP')"),
+        # sockets
+        (inet("0.0.0.0", 6881), facts(bound=True), "Pass('already bound')"),
+        (inet("0.0.0.0", 6881), facts(foreign=True), "Pass('of another network namespace')"),
+    ],
+)
+def test_the_table(raw: bytes, given_facts: Facts, expected: str) -> None:
+    assert judge(raw, given_facts) == expected
+
+
+@pytest.mark.parametrize(
+    ("rules", "raw", "expected"),
+    [
+        (Rules(ports=((7000, 7010),)), inet("0.0.0.0", 7010), "Publish(tcp/7010)"),
+        (
+            Rules(ports=((7000, 7010),)),
+            inet("0.0.0.0", 7011),
+            "Pass('port not among those to publish')",
+        ),
+        (Rules(ports=((1, 65535),)), inet("0.0.0.0", 1023), "Pass('port below 1024')"),
+        (
+            Rules(denied=frozenset({Port(Protocol.TCP, 6881)})),
+            inet("0.0.0.0", 6881),
+            "Pass('a port that is never published')",
+        ),
+        (
+            Rules(denied=frozenset({Port(Protocol.UDP, 6881)})),
+            inet("0.0.0.0", 6881),
+            "Publish(tcp/6881)",
+        ),
+        (Rules(ephemeral=True), inet("0.0.0.0", 0), "Publish(tcp)"),
+        (Rules(ephemeral=True), inet("127.0.0.1", 0), "Pass('a specific address')"),
+    ],
+)
+def test_what_the_user_asked_for(rules: Rules, raw: bytes, expected: str) -> None:
+    assert judge(raw, facts(), rules) == expected
+
+
+def test_the_own_address_counts_where_asked_for() -> None:
+    rules = Rules(may_own=True)
+    ours, loopback = inet("192.168.1.5", 6881), inet("127.0.0.1", 6881)
+    assert judge(ours, facts(), rules) == "Pass('a specific address')"  # not known yet
+    rules.own_addresses = frozenset({socket.inet_aton("192.168.1.5")})
+    assert judge(ours, facts(), rules) == "Publish(tcp/6881)"
+    assert judge(inet6("::ffff:192.168.1.5", 6881), facts(INET6), rules) == "Publish(tcp/6881)"
+    assert judge(loopback, facts(), rules) == "Pass('a specific address')"
+    assert judge(ours, facts(), Rules()) == "Pass('a specific address')"
+
+
+@given(st.binary(max_size=140))
+def test_no_bytes_confuse_it(raw: bytes) -> None:
+    address = sockaddr.read(raw)
+    if address is not None:
+        assert 0 <= address.port <= 65535
+        assert address.with_port(4242)[2:4] == struct.pack("!H", 4242)
+        again = sockaddr.read(address.with_port(address.port))
+        assert again is not None
+        assert (again.raw, again.wildcard) == (raw, address.wildcard)
+
+
+@given(st.integers(1, 65535), st.sampled_from(list(Protocol)))
+def test_what_is_published_may_face_the_internet(number: int, protocol: Protocol) -> None:
+    port = Port(protocol, number)
+    assert publishable(port, Rules()) == (number >= 1024 and port not in NEVER)
+
+
+def test_verdicts_are_values() -> None:
+    assert Pass("x").reason == "x"
+    assert Publish(Protocol.TCP, None).port is None
+
+
+# --- clients ---
+
+
+def test_a_resolver_is_a_client_after_some_questions() -> None:
+    clients = Clients()
+    found = [clients.ended(7, lived=0.1, now=n * 0.2) for n in range(SHORT_LIVED)]
+    assert found == [False] * (SHORT_LIVED - 1) + [True]
+    assert not clients.is_client(8, 1.0)
+
+
+def test_a_server_of_many_ports_is_no_client() -> None:
+    clients = Clients()
+    assert not any(clients.ended(7, lived=60.0, now=60.0 + n) for n in range(50))
+
+
+def test_a_client_that_is_quiet_may_become_a_server() -> None:
+    clients = Clients()
+    for n in range(SHORT_LIVED):
+        clients.ended(7, lived=0.1, now=float(n))
+    assert clients.is_client(7, 10.0)
+    clients.passed(7, 20.0)
+    assert clients.is_client(7, 20.0 + WINDOW - 1)
+    assert not clients.is_client(7, 20.0 + WINDOW + 1)
+
+
+def test_known_resolvers_are_named() -> None:
+    assert {"unbound", "named", "dnsmasq"} <= RESOLVERS
