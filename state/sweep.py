@@ -20,11 +20,11 @@ from natsup.state.model import Port, Removal
 class SweepReport:
     """What a sweep did, a line for each port."""
 
-    removed: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  # for another time
 
     def lines(self) -> list[str]:
-        return [*self.removed, *self.left]
+        return [*self.settled, *self.left]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ async def sweep(directory: Path, gateway: Gateway, *, wall: Callable[[], float])
 
 async def _sweep_one(leftover: Leftover, gateway: Gateway, report: SweepReport) -> None:
     record = leftover.session
-    whose = f"{record.header.command[0]} (session {record.header.session})"
+    whose = f"{record.header.command[0].rpartition('/')[2]} (session {record.header.session})"
     assert record.path is not None
     try:
         fd = os.open(record.path, os.O_RDWR | os.O_CLOEXEC)
@@ -103,16 +103,16 @@ async def _sweep_one(leftover: Leftover, gateway: Gateway, report: SweepReport) 
         left = bool(leftover.keep)
         report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
         for port in leftover.remove:
-            if _wanted_again(record.path.parent.parent, port):
+            if _wanted_again(record.path, port):
                 continue
             removal = await gateway.remove(port)
             if removal is Removal.FAILED:
                 left = True
                 report.left.append(f"{port} of {whose} is left: the router did not answer")
             elif removal is Removal.NOT_OURS:
-                report.left.append(f"{port} of {whose} belongs to another host by now")
+                report.settled.append(f"{port} of {whose} belongs to another host by now")
             else:
-                report.removed.append(f"{port} of {whose} removed")
+                report.settled.append(f"{port} of {whose} removed")
         if not left:
             record.path.unlink(missing_ok=True)
     except OSError as error:
@@ -121,10 +121,10 @@ async def _sweep_one(leftover: Leftover, gateway: Gateway, report: SweepReport) 
         os.close(fd)
 
 
-def _wanted_again(directory: Path, port: Port) -> bool:
-    """Has a living session taken the port since the sweep began?"""
+def _wanted_again(swept: Path, port: Port) -> bool:
+    """Has a living session taken the port since the sweep began? ``swept``: whose lock is ours."""
     try:
-        paths = list((directory / "sessions").glob("*.jsonl"))
+        paths = [path for path in swept.parent.glob("*.jsonl") if path != swept]
     except OSError:
         return True
     found = [record for record in map(read, paths) if record is not None]

@@ -179,6 +179,15 @@ class Lab:
         self._router.kill()
         self._router.wait()
 
+    def pause_router(self) -> None:
+        """Have miniupnpd answer nothing, while its connections and forwardings stay."""
+        assert self._router is not None
+        self._router.send_signal(signal.SIGSTOP)
+
+    def resume_router(self) -> None:
+        assert self._router is not None
+        self._router.send_signal(signal.SIGCONT)
+
     def _description(self) -> str:
         script = (
             "import socket, sys\n"
@@ -212,6 +221,12 @@ class Lab:
             str(number),
             protocol,
         ]
+        return str(self.run(host, words).stdout)
+
+    def unmap(self, host: str, protocol: str, number: int) -> str:
+        """Have a host remove a port of its own by upnpc."""
+        url = f"http://{ROUTER}:{_PORT}/rootDesc.xml"
+        words = ["upnpc", "-u", url, "-m", "eth0", "-d", str(number), protocol]
         return str(self.run(host, words).stdout)
 
     # --- the Internet ---

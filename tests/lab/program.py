@@ -1,0 +1,93 @@
+"""A program for tests that does what it is told, line by line, and answers each line with one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.lab.lab import Lab
+
+NATSUP = str(Path(sys.executable).with_name("natsup"))
+
+_SOURCE = """
+import errno, json, os, socket, sys, threading, time
+def greet(server):
+    while True:
+        client, _ = server.accept()
+        client.sendall(b"here")
+        client.close()
+names = dict(globals())
+for line in sys.stdin:
+    try:
+        try: answer = eval(line, names)
+        except SyntaxError: exec(line, names); answer = None
+    except OSError as error: answer = errno.errorcode[error.errno]
+    try: text = json.dumps(answer)
+    except TypeError: text = "null"
+    print(text, flush=True)
+"""
+
+
+class Program:
+    """Python under `natsup exec` on a host of the lab. ``words``: options of `natsup exec`."""
+
+    def __init__(self, lab: Lab, folder: Path, *words: str, host: str = "lan1") -> None:
+        self.state = folder / f"state-{host}"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
+        self.environ = {**environ, "NATSUP_STATE_DIR": str(self.state)}
+        self._lab = lab
+        self._host = host
+        self.process = lab.popen(
+            host,
+            [NATSUP, "exec", *words, "--", sys.executable, "-c", _SOURCE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self.environ,
+        )
+
+    def do(self, line: str) -> Any:
+        """Run a line of Python in the program. Its value; the name of its errno if it failed."""
+        self.tell(line)
+        return self.answer()
+
+    def tell(self, line: str) -> None:
+        """Send a line; `answer` brings what came of it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the program has ended"
+        return json.loads(line)
+
+    def bind(self, name: str, port: int, kind: str = "STREAM", family: str = "INET") -> Any:
+        """A new socket under this name, bound to the wildcard. None, or the name of an errno."""
+        self.do(f"{name} = socket.socket(socket.AF_{family}, socket.SOCK_{kind})")
+        return self.do(f"{name}.bind(('', {port}))")
+
+    def serve(self, name: str) -> None:
+        """Have a bound TCP socket answer everybody who connects, in the background."""
+        self.do(f"{name}.listen()")
+        self.do(f"threading.Thread(target=greet, args=({name},), daemon=True).start()")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def status(self) -> list[dict[str, Any]]:
+        """The sessions that `natsup status --json` shows on this host."""
+        done = self._lab.run(self._host, [NATSUP, "status", "--json"], env=self.environ)
+        sessions: list[dict[str, Any]] = json.loads(done.stdout)["sessions"]
+        return sessions
+
+    def log(self) -> str:
+        """What natsup has logged on this host."""
+        try:
+            return (self.state / "log").read_text()
+        except FileNotFoundError:
+            return ""
