@@ -101,7 +101,9 @@ class Entry:
 
     def note(self) -> Note:
         self.noted = self.state is not State.GONE
-        return Note(self.port, self.state, self.reason, self.expires, len(self.claims), self.exists)
+        # From the moment a request leaves, what it asks for may be there.
+        exists = self.exists or self.under_way is _Request.ADD
+        return Note(self.port, self.state, self.reason, self.expires, len(self.claims), exists)
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -318,9 +320,7 @@ class Ledger:
         if not entry.exists:
             if not entry.claims or not entry.noted:
                 entry.state = State.PENDING
-            entry.exists = True  # from the moment the request leaves
             effects.append(entry.note())
-            entry.exists = False
         return [*effects, Add(entry.port, self.policy.lease)]
 
     def _remove(self, entry: Entry) -> list[Effect]:

@@ -1,0 +1,209 @@
+"""The ledger against a model of a router, in any order of events that hypothesis can think of."""
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from natsup.state.ledger import Add, Effect, Ledger, Note, Policy, Remove, State
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
+
+PORTS = [Port(protocol, number) for protocol in Protocol for number in (7000, 7001)]
+ports = st.sampled_from(PORTS)
+seconds = st.floats(0.01, 5000)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The router answers truthfully or not at all; what it forwards is the model's."""
+
+    @initialize()
+    def start(self) -> None:
+        self.ledger = Ledger(Policy())
+        self.now = 1000.0
+        self.forwarded: set[Port] = set()
+        self.foreign: set[Port] = set()
+        self.written: dict[Port, Note] = {}
+        self.requests: list[Add | Remove] = []
+        self.asks: list[Port] = []
+        self.claims: dict[int, Port] = {}
+        self.next_claim = 1
+        self.connected = False
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Note):
+                self.written[effect.port] = effect
+                continue
+            assert effect.port not in [request.port for request in self.requests], "two at once"
+            noted = self.written.get(effect.port)
+            assert noted is not None, "a request without a note"
+            assert noted.exists, "a request that its note does not announce"
+            if isinstance(effect, Remove):
+                assert effect.port not in self.claims.values(), "a claimed port removed"
+                assert effect.port not in self.asks, "a wanted port removed"
+            self.requests.append(effect)
+
+    # --- the program ---
+
+    @rule(port=ports)
+    def ask(self, port: Port) -> None:
+        outcome, effects = self.ledger.ask(port, self.now)
+        self.asks.append(port)
+        self.carry_out(effects)
+        if isinstance(outcome, Mapped):
+            assert port in self.forwarded or port not in self.foreign
+
+    @precondition(lambda self: self.asks)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        port = data.draw(st.sampled_from(self.asks))
+        self.asks.remove(port)
+        if data.draw(st.booleans()):
+            self.claims[self.next_claim] = port
+            self.carry_out(self.ledger.claim(port, self.next_claim, self.now))
+            self.next_claim += 1
+        else:
+            self.carry_out(self.ledger.withdraw(port, self.now))
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        holder = data.draw(st.sampled_from(sorted(self.claims)))
+        del self.claims[holder]
+        self.carry_out(self.ledger.release(holder, self.now))
+
+    @rule(holder=st.integers(10**6, 10**7))
+    def release_what_nobody_knows(self, holder: int) -> None:
+        assert self.ledger.release(holder, self.now) == []
+
+    # --- the router ---
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        silent = data.draw(st.booleans())
+        self.requests.remove(request)
+        if isinstance(request, Remove):
+            carried_out = not silent or data.draw(st.booleans())
+            if carried_out:
+                self.forwarded.discard(request.port)
+            removal = Removal.FAILED if silent else Removal.GONE
+            self.carry_out(self.ledger.removed(request.port, removal, self.now))
+            return
+        outcome: Outcome
+        if request.port in self.foreign:
+            outcome = Unknown("silence") if silent else Conflict("192.168.77.3")
+        elif silent:
+            if data.draw(st.booleans()):
+                self.forwarded.add(request.port)
+            outcome = Unknown("silence")
+        elif request.port not in self.forwarded and data.draw(st.booleans()):
+            outcome = Ignored("not today", slow=data.draw(st.booleans()))
+        else:
+            self.forwarded.add(request.port)
+            outcome = Mapped(data.draw(st.sampled_from([0, 3600])))
+        self.carry_out(self.ledger.added(request.port, outcome, self.now))
+
+    @rule(port=ports)
+    def another_host_comes_or_goes(self, port: Port) -> None:
+        if port in self.foreign:
+            self.foreign.discard(port)
+        elif port not in self.forwarded:
+            self.foreign.add(port)
+
+    @rule()
+    def gateway_comes(self) -> None:
+        self.connected = True
+        self.carry_out(self.ledger.gateway_found(self.now))
+
+    @rule()
+    def gateway_goes(self) -> None:
+        self.connected = False
+        _, effects = self.ledger.gateway_missing("no router")
+        self.carry_out(effects)
+
+    @rule(pause=seconds)
+    def time_passes(self, pause: float) -> None:
+        self.now += pause
+        self.carry_out(self.ledger.tick(self.now))
+
+    # --- what must hold ---
+
+    @invariant()
+    def it_knows_who_holds_what(self) -> None:
+        assert self.ledger.claims == self.claims
+
+    @invariant()
+    def what_is_wanted_has_an_entry(self) -> None:
+        for port in {*self.asks, *self.claims.values()}:
+            assert self.ledger.entry(port) is not None
+
+    @invariant()
+    def what_may_be_forwarded_is_written_down(self) -> None:
+        for port in self.forwarded:
+            assert port in self.written
+            assert self.written[port].exists
+
+    @invariant()
+    def it_prints(self) -> None:
+        assert str(self.ledger)
+
+    def teardown(self) -> None:
+        """After quiet, the router forwards exactly what is claimed, as far as it can."""
+        if not hasattr(self, "ledger"):
+            return
+        self.foreign.clear()
+        for port in self.asks:
+            self.carry_out(self.ledger.withdraw(port, self.now))
+        self.asks.clear()
+        if not self.connected:
+            self.gateway_comes()
+        for _ in range(400):
+            while self.requests:
+                request = self.requests.pop(0)
+                if isinstance(request, Add):
+                    self.forwarded.add(request.port)
+                    self.carry_out(self.ledger.added(request.port, Mapped(3600), self.now))
+                else:
+                    self.forwarded.discard(request.port)
+                    self.carry_out(self.ledger.removed(request.port, Removal.GONE, self.now))
+            if self.forwarded == set(self.claims.values()) and not self.unsettled():
+                break
+            deadline = self.ledger.next_deadline()
+            if deadline is None:
+                break
+            self.now = max(self.now, deadline)
+            self.carry_out(self.ledger.tick(self.now))
+        # What a removal was tried for in vain stays written down, for another session.
+        given_up = {
+            port
+            for port in self.forwarded
+            if self.ledger.entry(port) is None and self.written[port].exists
+        }
+        assert self.forwarded - given_up == set(self.claims.values())
+        assert {e.state for e in self.ledger} <= {State.MAPPED}
+        self.claims.clear()
+        self.carry_out(self.ledger.close(self.now))
+        for request in self.requests:
+            assert isinstance(request, Remove)
+            self.forwarded.discard(request.port)
+            self.carry_out_end(request)
+        assert self.forwarded == given_up
+        assert self.ledger.empty
+
+    def unsettled(self) -> bool:
+        return any(entry.state is not State.MAPPED for entry in self.ledger)
+
+    def carry_out_end(self, request: Remove) -> None:
+        for effect in self.ledger.removed(request.port, Removal.GONE, self.now):
+            assert isinstance(effect, Note)
+            assert effect.state is State.GONE
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=300,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestLedger = LedgerMachine.TestCase
