@@ -85,6 +85,7 @@ class Journal:
     def __init__(self, path: Path | None, fd: int | None) -> None:
         self._path = path
         self._fd = fd
+        self._complained = False
 
     @classmethod
     def create(cls, directory: Path, header: Header) -> "Journal":
@@ -146,7 +147,9 @@ class Journal:
         try:
             os.write(self._fd, line.encode("utf-8", "surrogateescape"))
         except OSError as error:
-            log.warning("the journal cannot be written: %s", error.strerror)
+            if not self._complained:
+                log.warning("the journal cannot be written: %s", error.strerror)
+            self._complained = True
 
 
 def replay(lines: Iterable[bytes]) -> SessionRecord | None:

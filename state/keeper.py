@@ -188,8 +188,9 @@ class Keeper:
                 if deadline is not None:
                     scope.deadline = trio.current_time() + max(0.0, deadline - self._clock())
                 await changed.wait()
-            if scope.cancelled_caught:
-                self._carry_out(self._ledger.tick(self._clock()))
+            if scope.cancelled_caught and deadline is not None:
+                # Rounded, the time may lack a hair of the deadline.
+                self._carry_out(self._ledger.tick(max(deadline, self._clock())))
 
     async def _request(self, request: Add | Remove) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""

@@ -1,0 +1,163 @@
+"""The journal on a real disk."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from natsup.state.journal import (
+    GatewayRecord,
+    Header,
+    Journal,
+    default_directory,
+    read,
+    replay,
+    sessions,
+)
+from natsup.state.ledger import Note, State
+from natsup.state.model import Port, Protocol
+
+HEADER = Header("4f2a-1", pid=1234, command=["rtorrent", "-n"], started=1000.0)
+GATEWAY = GatewayRecord("upnp", "http://192.168.77.1:5000/x", "192.168.77.2", "11.22.33.1")
+PORT = Port(Protocol.TCP, 6881)
+
+
+def note(state: State = State.MAPPED, *, exists: bool = True, port: Port = PORT) -> Note:
+    return Note(port, state, "", 1800.0, 1, exists)
+
+
+def written(directory: Path) -> Journal:
+    journal = Journal.create(directory, HEADER)
+    journal.gateway(GATEWAY)
+    journal.note(note(), now=0.0, wall=2000.0)
+    return journal
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    (session,) = sessions(tmp_path)
+    assert session.header == HEADER
+    assert session.gateway == GATEWAY
+    assert session.alive
+    record = session.ports[PORT]
+    assert (record.state, record.expires, record.claims) == (State.MAPPED, 3800.0, 1)
+    assert record.location == GATEWAY.location
+    journal.end(left=False)
+    assert sessions(tmp_path) == []
+
+
+def test_what_is_left_on_the_router_keeps_the_journal(tmp_path: Path) -> None:
+    written(tmp_path).end(left=True)
+    (session,) = sessions(tmp_path)
+    assert not session.alive
+    assert session.ports[PORT].exists
+
+
+def test_the_lock_lives_as_long_as_its_last_holder(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    pid = os.fork()
+    if pid == 0:
+        os.kill(os.getpid(), 19)  # SIGSTOP: stays, with its copy of the descriptor
+        os._exit(0)
+    os.waitpid(pid, os.WUNTRACED)
+    journal.end(left=True)
+    assert sessions(tmp_path)[0].alive
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    assert not sessions(tmp_path)[0].alive
+
+
+def test_a_line_cut_off_anywhere_loses_only_itself(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    journal.note(note(port=Port(Protocol.UDP, 7000)), now=0.0, wall=2000.0)
+    journal.end(left=True)
+    (path,) = (tmp_path / "sessions").iterdir()
+    data = path.read_bytes()
+    last = data[:-1].rindex(b"\n") + 1
+    for end in range(last, len(data) - 1):
+        path.write_bytes(data[:end])
+        session = read(path)
+        assert session is not None
+        assert list(session.ports) == [PORT]
+
+
+def test_a_port_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    journal.note(note(State.GONE, exists=False), now=0.0, wall=2000.0)
+    assert sessions(tmp_path)[0].ports == {}
+    journal.end(left=False)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [b""],
+        [b"{"],
+        [b"[]"],
+        [b"null"],
+        [b'{"natsup": 2}'],
+        [b'{"natsup": 1, "session": "x"}'],
+        [b"\xff\xfe"],
+    ],
+)
+def test_what_is_no_journal_is_passed_over(lines: list[bytes]) -> None:
+    assert replay(lines) is None
+
+
+def test_unknown_records_are_passed_over() -> None:
+    header = json.dumps({"natsup": 1, "session": "x", "pid": 1, "command": ["a"], "started": 1})
+    session = replay([header.encode(), b'{"weather": "fine"}', b'{"port": "sctp/5"}', b"7", b"{"])
+    assert session is not None
+    assert session.ports == {}
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "full"])
+def test_a_folder_that_cannot_be_written_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, obstacle: str
+) -> None:
+    if obstacle == "a file":
+        (tmp_path / "sessions").write_text("in the way")
+        with caplog.at_level(logging.WARNING):
+            journal = written(tmp_path)
+        assert journal.fileno() is None
+        assert [record.getMessage()[:10] for record in caplog.records] == ["no journal"]
+    else:
+        journal = written(tmp_path)
+        full = os.open("/dev/full", os.O_WRONLY)
+        fileno = journal.fileno()
+        assert fileno is not None
+        os.dup2(full, fileno)
+        os.close(full)
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                journal.note(note(), now=0.0, wall=0.0)
+        messages = [record.getMessage() for record in caplog.records]
+        assert messages == ["the journal cannot be written: No space left on device"]
+    journal.end(left=False)
+
+
+def test_a_person_can_read_it(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    (path,) = (tmp_path / "sessions").iterdir()
+    assert path.stat().st_mode & 0o077 == 0
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3
+    assert '"port": "tcp/6881", "state": "mapped"' in lines[2]
+    journal.end(left=False)
+
+
+@pytest.mark.parametrize(
+    ("environ", "uid", "expected"),
+    [
+        ({"NATSUP_STATE_DIR": "/x", "HOME": "/home/u"}, 0, "/x"),
+        ({"HOME": "/root", "XDG_STATE_HOME": "/s"}, 0, "/var/lib/natsup"),
+        ({"HOME": "/home/u", "XDG_STATE_HOME": "/s"}, 1000, "/s/natsup"),
+        ({"HOME": "/home/u", "XDG_STATE_HOME": "s"}, 1000, "/home/u/.local/state/natsup"),
+        ({"HOME": "/home/u"}, 1000, "/home/u/.local/state/natsup"),
+    ],
+)
+def test_where_it_is(environ: dict[str, str], uid: int, expected: str) -> None:
+    assert default_directory(environ, uid) == Path(expected)

@@ -1,0 +1,128 @@
+"""What people and programs are shown, and what a sweep decides."""
+
+from datetime import UTC
+
+from natsup.state.journal import GatewayRecord, Header, PortRecord, SessionRecord
+from natsup.state.ledger import State
+from natsup.state.model import Port, Protocol
+from natsup.state.report import as_json, as_text
+from natsup.state.sweep import leftovers
+
+HERE, ROUTER = "192.168.77.2", "http://192.168.77.1:5000/x"
+TCP, UDP = Port(Protocol.TCP, 6881), Port(Protocol.UDP, 51413)
+
+
+def port(
+    state: State = State.MAPPED,
+    *,
+    reason: str = "",
+    expires: float | None = 7200.0,
+    exists: bool = True,
+    location: str = ROUTER,
+) -> PortRecord:
+    return PortRecord(state, reason, expires, 1, exists, location)
+
+
+def session(
+    ports: dict[Port, PortRecord], *, alive: bool = True, inside: str = HERE
+) -> SessionRecord:
+    header = Header("4f2a-1", pid=1234, command=["/usr/bin/rtorrent", "-n"], started=3600.0)
+    gateway = GatewayRecord("upnp", ROUTER, inside, "11.22.33.1")
+    return SessionRecord(header, gateway, ports, alive)
+
+
+def test_the_table() -> None:
+    records = [
+        session({UDP: port(State.IGNORED, reason="the router's table is full"), TCP: port()})
+    ]
+    assert as_text(records, now=3600.0, zone=UTC) == (
+        "rtorrent -n  (pid 1234, since 01:00)\n"
+        "  router http://192.168.77.1:5000/x, external address 11.22.33.1\n"
+        "  tcp 6881   → 192.168.77.2:6881   mapped   1 socket  until 02:00\n"
+        "  udp 51413  → 192.168.77.2:51413  ignored  1 socket  the router's table is full"
+    )
+
+
+def test_nothing_says_what_to_type() -> None:
+    assert "natsup exec -- COMMAND" in as_text([], now=0.0)
+
+
+def test_a_dead_session_says_what_to_do() -> None:
+    assert "natsup clean" in as_text([session({TCP: port()}, alive=False)], now=0.0, zone=UTC)
+
+
+def test_nothing_moves_the_cursor() -> None:
+    record = session({TCP: port(State.IGNORED, reason="\x1b[2Jboo")})
+    record.header.command[:] = ["x\x1b]0;title\x07", "a\nb"]
+    text = as_text([record], now=0.0, zone=UTC)
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert text.count("\n") == 2
+
+
+def test_json() -> None:
+    assert as_json([session({TCP: port()})]) == {
+        "sessions": [
+            {
+                "id": "4f2a-1",
+                "pid": 1234,
+                "command": ["/usr/bin/rtorrent", "-n"],
+                "started": "1970-01-01T01:00:00+00:00",
+                "alive": True,
+                "gateway": {
+                    "protocol": "upnp",
+                    "location": ROUTER,
+                    "external_address": "11.22.33.1",
+                },
+                "mappings": [
+                    {
+                        "protocol": "tcp",
+                        "port": 6881,
+                        "external_port": 6881,
+                        "internal_address": HERE,
+                        "state": "mapped",
+                        "reason": "",
+                        "expires": "1970-01-01T02:00:00+00:00",
+                        "claims": 1,
+                    }
+                ],
+            }
+        ]
+    }
+
+
+def test_json_without_a_router() -> None:
+    record = session({TCP: port(State.IGNORED, expires=None, exists=False)})
+    record.gateway = None
+    (shown,) = as_json([record])["sessions"]
+    assert shown["gateway"] is None
+    assert shown["mappings"][0]["expires"] is None
+
+
+def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
+    plan = leftovers(records, location=ROUTER, internal_address=HERE, wall=4000.0)
+    return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
+
+
+def test_a_sweep_takes_what_the_dead_left() -> None:
+    assert planned(session({TCP: port(), UDP: port()}, alive=False)) == [([TCP, UDP], [])]
+
+
+def test_a_sweep_leaves_the_living_alone() -> None:
+    assert planned(session({TCP: port()})) == []
+    living, dead = session({TCP: port()}), session({TCP: port(), UDP: port()}, alive=False)
+    assert planned(living, dead) == [([UDP], [])]
+
+
+def test_a_sweep_knows_what_is_over() -> None:
+    over = {TCP: port(expires=3999.0), UDP: port(exists=False)}
+    assert planned(session(over, alive=False)) == [([], [])]
+
+
+def test_a_sweep_keeps_to_its_router_and_address() -> None:
+    elsewhere = session({TCP: port(location="http://10.0.0.1/x")}, alive=False)
+    moved = session({TCP: port()}, alive=False, inside="192.168.77.9")
+    assert planned(elsewhere, moved) == [([], [TCP]), ([], [TCP])]
+
+
+def test_a_lease_without_end_is_taken_back() -> None:
+    assert planned(session({TCP: port(expires=None)}, alive=False)) == [([TCP], [])]
