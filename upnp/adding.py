@@ -82,11 +82,13 @@ Answer = Found | Done | Fault | NoAnswer
 class Device:
     """What has been learned of a router, carried from one operation to the next.
 
-    ``here``: this host's address as the router sees it. ``router``: the router's own.
+    ``here``: this host's address as the router sees it. ``router``: the router's own. ``lan``: how
+    many bits of ``here`` name the LAN, 0 where that is not known.
     """
 
     here: str
     router: str
+    lan: int = 0
     permanent_only: bool = False
     # Codes that this router was seen to answer about a port that nobody can hold
     absent: frozenset[int] = faults.ABSENT
@@ -137,7 +139,9 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
         usable = answer.enabled.strip().lower() not in ("0", "false", "no")
         same = answer.internal_port.strip() == str(port.number)
         return Holder(Kind.OURS if usable and same else Kind.STALE)
-    if str(client) == device.router or client.is_unspecified or client.is_loopback:
+    lan = ipaddress.IPv4Network((device.here, device.lan), strict=False)
+    nowhere = client.is_unspecified or client.is_loopback or client not in lan
+    if str(client) == device.router or nowhere:
         return Holder(Kind.UNKNOWN, reason="the entry names no host of the LAN", listed=True)
     return Holder(Kind.OTHER, str(client))
 

@@ -57,7 +57,7 @@ async def find_gateway(
                     continue
                 tried.add(location)
                 scope.deadline = trio.current_time() + seconds
-                found = await _open(location, network.address, seconds)
+                found = await _open(location, network.address, seconds, lan=network.prefix)
                 if not isinstance(found, NoGateway):
                     nursery.cancel_scope.cancel()
                     return found
@@ -119,7 +119,9 @@ async def _send(sock: trio.socket.SocketType, network: Network) -> None:
         await trio.sleep(_AGAIN_AFTER)
 
 
-async def _open(location: trust.Url, address: str, seconds: float) -> "Igd | NoGateway":
+async def _open(
+    location: trust.Url, address: str, seconds: float, *, lan: int = 0
+) -> "Igd | NoGateway":
     """Fetch a description and make a gateway of its best service."""
     # Slow, and not needed before a router has answered; calls are served meanwhile.
     await trio.to_thread.run_sync(import_module, "natsup.upnp.igd")
@@ -142,7 +144,9 @@ async def _open(location: trust.Url, address: str, seconds: float) -> "Igd | NoG
     opened: dict[Service, Igd] = {}
     conditions: dict[Service, Condition] = {}
     for service in dict.fromkeys(candidates):
-        opened[service] = await Igd.open(service, location=str(location), internal_address=address)
+        opened[service] = await Igd.open(
+            service, location=str(location), internal_address=address, lan=lan
+        )
     if len(opened) > 1:
         with trio.move_on_after(seconds):
             for service, igd in opened.items():

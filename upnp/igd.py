@@ -185,6 +185,7 @@ class Igd:
         service: UpnpService,
         requester: Requester,
         timeout: float,
+        lan: int = 0,
     ) -> None:
         self.location = location
         self.internal_address = internal_address
@@ -193,20 +194,29 @@ class Igd:
         self._timeout = timeout
         self._one_at_a_time = trio.Lock()
         self._turns = 0  # operations under way or waiting
-        self._device = Device(here=internal_address, router=trust.read(location).host)
+        self._device = Device(internal_address, trust.read(location).host, lan)
 
     @classmethod
     async def open(
-        cls, service: Service, *, location: str, internal_address: str, seconds: float = 10.0
+        cls,
+        service: Service,
+        *,
+        location: str,
+        internal_address: str,
+        lan: int = 0,
+        seconds: float = 10.0,
     ) -> "Igd":
-        """Make a gateway of a service; sends nothing. An operation may take ``seconds``."""
+        """Make a gateway of a service; sends nothing. An operation may take ``seconds``.
+
+        ``lan``: how many bits of the internal address name the LAN, 0 if that is not known.
+        """
         requester = Requester(internal_address, timeout=seconds)
         base = f"http://{service.control.netloc}/natsup"
         requester.documents = {f"{base}/device.xml": _device(service), f"{base}/scpd.xml": _scpd()}
         factory = UpnpFactory(requester, non_strict=True, on_post_call_action=normalised)
         device = await factory.async_create_device(f"{base}/device.xml")
         made = device.services[service.kind]
-        return cls(location, internal_address, made, requester, seconds)
+        return cls(location, internal_address, made, requester, seconds, lan)
 
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""

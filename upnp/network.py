@@ -25,6 +25,7 @@ class Network:
     interface: str
     gateway: str
     address: str  # ours, facing the gateway
+    prefix: int = 0  # how many bits of it name the LAN; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,12 @@ def _look(interface: str | None) -> Network | NoNetwork:
             address = way.get_attr("RTA_PREFSRC")
             if not address:
                 return NoNetwork("this host has no address towards its router")
-            return Network(chosen.interface, chosen.gateway, address)
+            prefixes = [
+                entry["prefixlen"]
+                for entry in kernel.get_addr(family=2, address=address)
+                if entry.get_attr("IFA_ADDRESS") == address
+            ]
+            return Network(chosen.interface, chosen.gateway, address, min(prefixes, default=0))
     except (NetlinkError, OSError) as error:
         return NoNetwork(f"the kernel's routes cannot be read: {error}")
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,14 @@ for line in sys.stdin:
 
 
 class Program:
-    """Python under `natsup exec` on a host of the lab. ``words``: options of `natsup exec`."""
+    """Python under `natsup exec` on a host of the lab.
 
-    def __init__(self, lab: Lab, folder: Path, *words: str, host: str = "lan1") -> None:
+    ``words``: options of `natsup exec`; ``prefix``: a command that runs it, for another user, say.
+    """
+
+    def __init__(
+        self, lab: Lab, folder: Path, *words: str, host: str = "lan1", prefix: Sequence[str] = ()
+    ) -> None:
         self.state = folder / f"state-{host}"
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
         self.environ = {**environ, "NATSUP_STATE_DIR": str(self.state)}
@@ -41,7 +47,7 @@ class Program:
         self._host = host
         self.process = lab.popen(
             host,
-            [NATSUP, "exec", *words, "--", sys.executable, "-c", _SOURCE],
+            [*prefix, NATSUP, "exec", *words, "--", sys.executable, "-c", _SOURCE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_bound_ports_are_open_and_gone_with_the_program(
     assert program.process.wait(20) == -signal.SIGKILL
     lab.wait_for(lambda: lab.table() == {})
     lab.wait_for(lambda: list(program.state.glob("sessions/*")) == [])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nobody_in_particular_can_use_it(lab: Lab, layout: list[str]) -> None:
+    """Without root, and so with no_new_privs."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        lab.map("lan2", "tcp", 7000)
+        program = Program(lab, folder, *layout, prefix=nobody)
+        assert program.bind("s", 7000) == "EADDRINUSE"
+        assert program.do("s.bind(('', 7001))") is None
+        assert lab.table() == {"tcp/7000": LAN2, "tcp/7001": LAN1}
+        assert program.process.stdin is not None
+        program.process.stdin.close()
+        assert program.process.wait(20) == 0
+        lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN2})
+        lab.wait_for(lambda: not list(folder.glob("*/sessions/*")))
 
 
 def test_a_port_of_another_host_is_in_use(lab: Lab, start: Start) -> None:

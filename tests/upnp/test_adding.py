@@ -285,6 +285,13 @@ class TestHolder:
     def test_what_names_no_host_proves_nothing(self, client: str) -> None:
         assert holder(Found(client, "6881", "1"), PORT, DEVICE).kind is Kind.UNKNOWN
 
+    @pytest.mark.parametrize(
+        ("client", "kind"), [("192.168.1.77", Kind.OTHER), ("8.8.8.8", Kind.UNKNOWN)]
+    )
+    def test_only_a_host_of_the_lan_can_be_another(self, client: str, kind: Kind) -> None:
+        device = Device(HERE, ROUTER, lan=24)
+        assert holder(Found(client, "6881", "1"), PORT, device).kind is kind
+
     @given(st.text(), st.text(), st.text())
     def test_any_text(self, client: str, number: str, enabled: str) -> None:
         found = holder(Found(client, number, enabled), PORT, DEVICE)
