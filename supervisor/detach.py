@@ -1,5 +1,6 @@
 """Leaving the program's company: what guard and supervisor do before anything else."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Collection
@@ -22,12 +23,16 @@ _LEFT_ALONE = {
 _HIGHEST_FD = (1 << 31) - 1  # close_range(2) does not mind, nor count
 
 
-def from_the_program(keep: Collection[int], *, stderr: bool = False) -> None:
+def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) -> None:
     """A session of our own, no descriptor of the program's, no signal that is meant for it.
+
+    ``name``: what ps(1) is to show, at most 15 bytes.
 
     ``keep`` are descriptors to keep; with ``stderr`` that one too (PID 1 logs there). Ignored
     signals stay ignored across exec, which is what the supervisor relies on.
     """
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write(name)
     os.setsid()
     os.chdir("/")  # or the program's folder could not be unmounted
     for number in signal.valid_signals() - _LEFT_ALONE:

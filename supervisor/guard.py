@@ -22,6 +22,7 @@ from natsup.supervisor.listener import Listener, pass_everything
 from natsup.supervisor.page import Page
 
 _SI_KERNEL = 0x80  # siginfo's si_code for what the terminal sends to a whole group
+_NAME = "natsup-guard"
 _FINISH_SECONDS = 3.0  # what PID 1 gives the supervisor to clean up in
 
 
@@ -44,7 +45,7 @@ def become_supervisor(listener: int, page: Page, control: int, *, program: int |
 
 def in_place(launcher: handover.End, page: Page) -> None:
     """The guard's whole life, in a fresh child of the launcher. Returns when it may end."""
-    from_the_program({launcher.fileno(), page.fd})
+    from_the_program({launcher.fileno(), page.fd}, _NAME)
     word, _, listener_fd = handover.receive(launcher)
     if word != handover.LISTENER or listener_fd is None:
         return
@@ -214,7 +215,7 @@ class ParentGuard(_Guard):
         kept = {self._listener.fd, self._page.fd, *self._kept}
         if self._control is not None:
             kept.add(self._control.fileno())
-        from_the_program(kept)
+        from_the_program(kept, _NAME)
         self._supervisor = -1  # not this process's child
         super().watch()
         os._exit(0)

@@ -52,6 +52,7 @@ def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself. Raises
     `LaunchFailed`.
     """
+    _occupy_standard_descriptors()
     if under_natsup():
         _exec(command)  # the kernel allows one supervisor, and the outer natsup serves all inside
     try:
@@ -61,6 +62,15 @@ def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
     if as_parent:
         return _as_parent(command, page)
     _in_place(command, page)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Where 0, 1 or 2 is closed, put something there that closes at exec: what natsup opens must
+    not land on numbers that guard and supervisor replace, and the program is to find them closed.
+    """
+    while (fd := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _in_place(command: list[str], page: Page) -> "NoReturn":
@@ -207,9 +217,8 @@ def _supervise_child(
             _run_child(command, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
-        from_the_program(
-            {control.fileno(), from_program.fileno(), page.fd}, stderr=os.getppid() == 1
-        )
+        kept = {control.fileno(), from_program.fileno(), page.fd}
+        from_the_program(kept, "natsup", stderr=os.getppid() == 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         word, _, listener = handover.receive(from_program)
         if word == handover.LISTENER and listener is not None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 _JOURNAL = "/run/systemd/journal/socket"
+_LONGEST = 1 << 20  # bytes, looked at when a session begins
 _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -61,6 +62,8 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose:
 def _file(path: Path, session: str) -> logging.Handler:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size > _LONGEST:
+            path.replace(path.with_name(path.name + ".old"))  # other sessions go on in that one
         return logging.FileHandler(path, encoding="utf-8")
     except OSError:
         return logging.NullHandler()

@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import time
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -61,7 +60,7 @@ def serve(
     pid = surroundings.pid if child is None else child
     folder = default_directory(os.environ, os.getuid())
     folder = surroundings.folder / folder  # a relative one is relative to where natsup was typed
-    session = f"{os.getpid():x}-{int(surroundings.started) & 0xFFFFFF:06x}"
+    session = f"{os.getpid():x}-{os.urandom(3).hex()}"
     logs.set_up(
         surroundings.log_to,
         file=settings["log"],
@@ -119,7 +118,7 @@ class Session:
 
     async def run(self) -> None:
         if self._journal.fileno() is not None:
-            handover.send(self._control, handover.KEEP, fd=self._journal.fileno())
+            self._tell_guard(handover.KEEP, fd=self._journal.fileno())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keeper.run)
             await self._run_with_keeper()
@@ -129,7 +128,7 @@ class Session:
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
         self._journal.end(left=left)
-        handover.send(self._control, handover.DONE)
+        self._tell_guard(handover.DONE)
 
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
@@ -316,6 +315,12 @@ class Session:
                 log.warning("the guard has gone: should this process die, so do further binds")
                 return
 
+    def _tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> None:
+        try:
+            handover.send(self._control, word, value, fd)
+        except OSError as error:
+            log.debug("the guard cannot be told %s: %s", word.decode(), error.strerror)
+
     async def _reap(self, child: int) -> None:
         """As the subreaper of the program's tree: nobody stays a zombie, the guard is told."""
         with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
@@ -332,8 +337,4 @@ class Session:
             if pid == 0:
                 return
             if pid == child:
-                tell = partial(handover.send, self._control, handover.STATUS, status)
-                try:
-                    tell()
-                except OSError:
-                    log.debug("the guard has gone: nobody to tell that the program ended")
+                self._tell_guard(handover.STATUS, status)

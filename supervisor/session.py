@@ -7,6 +7,7 @@ Calls are received from the first moment; the libraries that act on them take ha
 import, and meanwhile whatever natsup does not act on has been answered.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -37,6 +38,8 @@ def rules_of(settings: Settings) -> Rules:
 def main(arguments: list[str]) -> None:
     """Supervise until nobody uses the filter any more."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write("natsup")
     listener = Listener(int(arguments[0]))
     page = Page(int(arguments[1]))
     control = handover.End(fileno=int(arguments[2]))

@@ -160,6 +160,21 @@ def test_a_bind_goes_through(natsup_exec: Exec, layout: list[str]) -> None:
     assert natsup_exec(*layout, "--", PYTHON, "-c", script).stdout == "('0.0.0.0', 7001)\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_stay_closed(
+    environ: dict[str, str], layout: list[str], tmp_path: Path, closed: str
+) -> None:
+    report = tmp_path / "report"
+    script = f"import os; open({str(report)!r}, 'w').write(' '.join(os.listdir('/proc/self/fd')))"
+    seen = []
+    for prefix in ([], [NATSUP, "exec", *layout, "--"]):
+        command = ["sh", "-c", f'exec "$@" {closed}', "sh", *prefix, PYTHON, "-c", script]
+        done = subprocess.run(["unshare", "--net", *command], env=environ, timeout=60)
+        assert done.returncode == 0
+        seen.append(sorted(report.read_text().split()))
+    assert seen[0] == seen[1]
+
+
 def test_help_names_every_option(natsup_exec: Exec) -> None:
     ended = natsup_exec("--help")
     assert ended.returncode == 0
