@@ -66,6 +66,37 @@ def test_nobody_in_particular_can_use_it(lab: Lab, layout: list[str]) -> None:
         lab.wait_for(lambda: not list(folder.glob("*/sessions/*")))
 
 
+def test_pid_1_cleans_up_before_it_ends(lab: Lab, tmp_path: Path) -> None:
+    """When PID 1 of a container has ended, nobody is left to do it."""
+    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    program = Program(lab, tmp_path, prefix=container)
+    assert program.do("os.getppid()") == 2  # natsup stayed: 1 is the guard, 2 the supervisor
+    assert program.bind("s", 7000) is None
+    assert lab.table() == {"tcp/7000": LAN1}
+    assert program.process.stdin is not None
+    program.process.stdin.close()
+    assert program.process.wait(20) == 0
+    assert lab.table() == {}
+    assert not list(program.state.glob("sessions/*"))
+
+
+def test_a_daemon_is_served_after_its_parent_has_ended(lab: Lab, start: Start) -> None:
+    """The session lives until the last process under the filter has gone."""
+    for layout in ([], ["--as-parent"]):
+        program = start(*layout)
+        lines = "s = socket.socket(); s.bind(('', 7000)); s.listen(); threading.Event().wait()"
+        program.do("import subprocess")
+        command = "[sys.executable, '-c', 'import socket, threading; ' + " + repr(lines) + "]"
+        null = "stdin=-3, stdout=-3, start_new_session=True"
+        child = program.do(f"subprocess.Popen({command}, {null}).pid")
+        assert program.process.stdin is not None
+        program.process.stdin.close()
+        assert program.process.wait(20) == 0
+        lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+        os.kill(child, signal.SIGKILL)
+        lab.wait_for(lambda: lab.table() == {})
+
+
 def test_a_port_of_another_host_is_in_use(lab: Lab, start: Start) -> None:
     lab.map("lan2", "tcp", 7000)
     program = start()
