@@ -23,6 +23,7 @@ from async_upnp_client.exceptions import UpnpError
 
 from natsup.state.model import Outcome, Port, Protocol, Removal, Unknown
 from natsup.upnp import trust
+from natsup.upnp.actions import ACTIONS
 from natsup.upnp.adding import (
     Answer,
     Delete,
@@ -48,22 +49,7 @@ log = logging.getLogger("natsup.upnp")
 # What the library raises for one or another kind of nonsense
 _NONSENSE = (UpnpError, ValueError, KeyError, AttributeError, UnicodeError)
 
-_IN = {
-    "AddPortMapping": (
-        "NewRemoteHost",
-        "NewExternalPort",
-        "NewProtocol",
-        "NewInternalPort",
-        "NewInternalClient",
-        "NewEnabled",
-        "NewPortMappingDescription",
-        "NewLeaseDuration",
-    ),
-    "DeletePortMapping": ("NewRemoteHost", "NewExternalPort", "NewProtocol"),
-    "GetSpecificPortMappingEntry": ("NewRemoteHost", "NewExternalPort", "NewProtocol"),
-    "GetExternalIPAddress": (),
-    "GetStatusInfo": (),
-}
+# What is read of the answers; the rest is other hosts' text
 _OUT = {
     "GetSpecificPortMappingEntry": (
         "NewInternalPort",
@@ -81,8 +67,8 @@ def _scpd() -> str:
     """A service description of the actions above. Every value is a string: what routers send for
     a number or a boolean is read where it is used."""
     actions = []
-    for name in _IN:
-        arguments = [(argument, "in") for argument in _IN[name]]
+    for name, (ins, _) in ACTIONS.items():
+        arguments = [(argument, "in") for argument in ins]
         arguments += [(argument, "out") for argument in _OUT.get(name, ())]
         listed = "".join(
             f"<argument><name>{argument}</name><direction>{direction}</direction>"

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import select
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from typing import Any
 
 from natsup.supervisor import handover
 from natsup.supervisor.filter import Filter, build, install
-from natsup.supervisor.listener import Listener
+from natsup.supervisor.listener import Listener, pass_everything
 from natsup.supervisor.page import Page
 
 
@@ -78,6 +80,25 @@ def supervised(
         yield child
     finally:
         child.close()
+
+
+@contextmanager
+def passing(child: Child) -> Iterator[None]:
+    """Let all calls of the child pass, in the background, until it has ended."""
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(child.listener.fd, select.POLLIN)
+        poll.poll(10_000)
+
+    thread = threading.Thread(
+        target=pass_everything, args=(child.listener, child.page, wait), daemon=True
+    )
+    thread.start()
+    yield
+    child.wait()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def _child(

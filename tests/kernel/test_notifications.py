@@ -13,9 +13,8 @@ import pytest
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.filter import Filter, FilterRefused, build, install
-from natsup.supervisor.listener import pass_everything
 from natsup.supervisor.page import Page
-from tests.kernel.harness import supervised
+from tests.kernel.harness import passing, supervised
 
 WILDCARD = ("0.0.0.0", 0)
 
@@ -191,20 +190,8 @@ def test_another_process_answers_what_the_dead_one_received() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(supervisor, 0)
         assert len(child.page.unanswered()) == 2  # as received, and in its slot
-
-        def wait() -> None:
-            poll = select.poll()
-            poll.register(child.listener.fd, select.POLLIN)
-            poll.poll(10_000)
-
-        thread = threading.Thread(
-            target=pass_everything, args=(child.listener, child.page, wait), daemon=True
-        )
-        thread.start()
-        assert child.result() == [0] * 5
-        child.wait()
-        thread.join(10)
-        assert not thread.is_alive()
+        with passing(child):
+            assert child.result() == [0] * 5
 
 
 def test_the_kernel_allows_one_listener() -> None:

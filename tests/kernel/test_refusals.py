@@ -1,15 +1,12 @@
 """Where the kernel or a sandbox refuses a listener: one line that says what to do, status 125."""
 
-import select
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
-from natsup.supervisor.listener import pass_everything
-from tests.kernel.harness import supervised
+from tests.kernel.harness import passing, supervised
 
 NATSUP = str(Path(sys.executable).with_name("natsup"))
 LAYOUTS = [pytest.param([], id="in place"), pytest.param(["--as-parent"], id="as parent")]
@@ -22,20 +19,8 @@ def test_inside_another_supervisor(layout: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         return done.returncode, done.stdout, done.stderr
 
-    with supervised(run) as child:
-
-        def wait() -> None:
-            poll = select.poll()
-            poll.register(child.listener.fd, select.POLLIN)
-            poll.poll(10_000)
-
-        thread = threading.Thread(
-            target=pass_everything, args=(child.listener, child.page, wait), daemon=True
-        )
-        thread.start()
+    with supervised(run) as child, passing(child):
         status, output, error = child.result()
-        child.wait()
-        thread.join(10)
     assert (status, output) == (125, "")
     assert error == (
         "natsup: another program already supervises this one by seccomp notification and the"

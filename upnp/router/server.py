@@ -14,6 +14,7 @@ import trio
 
 from natsup.state.model import Port
 from natsup.upnp import ssdp
+from natsup.upnp.actions import ACTIONS
 from natsup.upnp.router import soap
 from natsup.upnp.router.forward import forward
 from natsup.upnp.router.table import Mapping, Refused, Table
@@ -25,47 +26,6 @@ _DESCRIPTION, _CONTROL, _SCPD = "/description.xml", "/control", "/scpd.xml"
 _LONGEST_BODY = 64 * 1024
 _IDLE_SECONDS = 60.0
 
-_ACTIONS = {
-    "GetExternalIPAddress": ((), ("NewExternalIPAddress",)),
-    "GetStatusInfo": ((), ("NewConnectionStatus", "NewLastConnectionError", "NewUptime")),
-    "AddPortMapping": (
-        (
-            "NewRemoteHost",
-            "NewExternalPort",
-            "NewProtocol",
-            "NewInternalPort",
-            "NewInternalClient",
-            "NewEnabled",
-            "NewPortMappingDescription",
-            "NewLeaseDuration",
-        ),
-        (),
-    ),
-    "DeletePortMapping": (("NewRemoteHost", "NewExternalPort", "NewProtocol"), ()),
-    "GetSpecificPortMappingEntry": (
-        ("NewRemoteHost", "NewExternalPort", "NewProtocol"),
-        (
-            "NewInternalPort",
-            "NewInternalClient",
-            "NewEnabled",
-            "NewPortMappingDescription",
-            "NewLeaseDuration",
-        ),
-    ),
-    "GetGenericPortMappingEntry": (
-        ("NewPortMappingIndex",),
-        (
-            "NewRemoteHost",
-            "NewExternalPort",
-            "NewProtocol",
-            "NewInternalPort",
-            "NewInternalClient",
-            "NewEnabled",
-            "NewPortMappingDescription",
-            "NewLeaseDuration",
-        ),
-    ),
-}
 _TYPES = {
     "NewExternalPort": "ui2",
     "NewInternalPort": "ui2",
@@ -104,7 +64,7 @@ def description(udn: str) -> str:
 def service_description() -> str:
     """The service description (SCPD). Pure."""
     actions, variables = [], dict[str, str]()
-    for name, (ins, outs) in _ACTIONS.items():
+    for name, (ins, outs) in ACTIONS.items():
         arguments = ""
         for argument, direction in [*((n, "in") for n in ins), *((n, "out") for n in outs)]:
             variable = f"A_ARG_{argument}"
