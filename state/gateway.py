@@ -32,6 +32,12 @@ class Gateway(Protocol):
         A mapping of another host is never taken over: the table is read first.
         """
 
+    async def check(self, port: Port) -> Outcome:
+        """Is ``port`` forwarded to this host? Changes nothing.
+
+        `Mapped` if it is, `Conflict` or `Ignored` if not, `Unknown` if the gateway will not say.
+        """
+
     async def remove(self, port: Port) -> Removal:
         """Stop forwarding ``port``, if it leads to this host."""
 

@@ -13,8 +13,8 @@ import trio
 
 from natsup.state.gateway import Gateway
 from natsup.state.journal import GatewayRecord, Journal
-from natsup.state.ledger import Add, Effect, Ledger, Note, Remove
-from natsup.state.model import Ignored, Outcome, Port, Removal, Unknown
+from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Request
+from natsup.state.model import Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 log = logging.getLogger("natsup.state")
 
@@ -82,7 +82,7 @@ class Keeper:
         self._wall = wall
         self._gateway: Gateway | None = None
         self._wishes: dict[Port, list[Wish]] = {}
-        self._todo_send, self._todo = trio.open_memory_channel[Add | Remove](1 << 20)
+        self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
         self._changed = trio.Event()
 
     # --- what the session calls ---
@@ -192,7 +192,7 @@ class Keeper:
                 # Rounded, the time may lack a hair of the deadline.
                 self._carry_out(self._ledger.tick(max(deadline, self._clock())))
 
-    async def _request(self, request: Add | Remove) -> None:
+    async def _request(self, request: Request) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""
         port = request.port
         if isinstance(request, Add):
@@ -200,6 +200,15 @@ class Keeper:
             log.info("%s: %s", port, outcome)
             effects = self._ledger.added(port, outcome, self._clock())
             self._tell(port, outcome)
+        elif isinstance(request, Check):
+            outcome = await _check(self._gateway, port)
+            log.log(
+                logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO,
+                "%s: looked again: %s",
+                port,
+                outcome,
+            )
+            effects = self._ledger.checked(port, outcome, self._clock())
         else:
             removal = await _remove(self._gateway, port)
             log.info("%s: removal: %s", port, removal.value)
@@ -214,6 +223,16 @@ async def _add(gateway: Gateway | None, request: Add) -> Outcome:
         return await gateway.add(request.port, lease=request.lease)
     except Exception:
         log.exception("%s: the gateway's code failed", request.port)
+        return Unknown("an error inside natsup; see the log")
+
+
+async def _check(gateway: Gateway | None, port: Port) -> Outcome:
+    if gateway is None:
+        return Unknown("no gateway")
+    try:
+        return await gateway.check(port)
+    except Exception:
+        log.exception("%s: the gateway's code failed", port)
         return Unknown("an error inside natsup; see the log")
 
 

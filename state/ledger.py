@@ -38,6 +38,7 @@ class Policy:
 
     lease: int = 3600
     linger: float = 0.25
+    check: float | None = 3.0  # after a port was mapped, to see that it is; None: never
     retry: float = 30.0  # after "ignored", doubling
     slow_retry: float = 900.0  # where only the user can change the answer
     recheck: float = 5.0  # after no answer, doubling
@@ -71,12 +72,21 @@ class Remove:
     port: Port
 
 
-Effect = Note | Add | Remove
+@dataclass(frozen=True, slots=True)
+class Check:
+    """See whether the gateway kept the mapping: there are some that say so and do not."""
+
+    port: Port
+
+
+Request = Add | Remove | Check
+Effect = Note | Request
 
 
 class _Request(Enum):
     ADD = "add"
     REMOVE = "remove"
+    CHECK = "check"
 
 
 @dataclass(slots=True)
@@ -92,6 +102,8 @@ class Entry:
     exists: bool = False
     under_way: _Request | None = None
     due: float | None = None  # when to renew, retry or remove
+    check_at: float | None = None  # when a new mapping is to be checked
+    confirmed: bool = False  # it has been
     failures: int = 0
     noted: bool = False
 
@@ -158,7 +170,7 @@ class Ledger:
         entry.asks += 1
         if entry.state is State.MAPPED:
             if not entry.under_way:  # it may have lingered: from now on it is to be renewed again
-                entry.due = self._renewal(entry, now)
+                entry.due = self._next(entry, now)
             return Mapped(self._left(entry, now)), []
         if entry.claims and entry.state in (State.IGNORED, State.CONFLICT):
             return Ignored(entry.reason), []  # known, and asked again in the background
@@ -205,10 +217,15 @@ class Ledger:
         entry = self._entries[port]
         entry.under_way = None
         entry.reason = "" if isinstance(outcome, Mapped) else str(outcome)
+        if not isinstance(outcome, Mapped):
+            entry.confirmed, entry.check_at = False, None
         if isinstance(outcome, Mapped):
             entry.state, entry.exists, entry.failures = State.MAPPED, True, 0
             entry.expires = now + outcome.lease if outcome.lease else None
-            entry.due = now + (outcome.lease or self.policy.lease) / 2
+            if not entry.confirmed and self.policy.check is not None:
+                entry.check_at = now + self.policy.check
+            half = now + (outcome.lease or self.policy.lease) / 2
+            entry.due = half if entry.check_at is None else min(half, entry.check_at)
         elif isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             entry.due = now + self._backoff(self.policy.slow_retry, entry)
@@ -226,6 +243,16 @@ class Ledger:
             return [entry.note()]
         return self._settle(entry, now, 0.0)
 
+    def checked(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
+        """The answer to `Check`: `Mapped` if it is there, `Unknown` if the gateway will not say."""
+        entry = self._entries[port]
+        if not isinstance(outcome, (Mapped, Unknown)):
+            entry.exists, entry.expires = False, None
+            return self.added(port, outcome, now)
+        entry.under_way, entry.check_at, entry.confirmed = None, None, True
+        entry.due = self._next(entry, now)
+        return self._settle(entry, now, 0.0)
+
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
         entry = self._entries[port]
@@ -240,6 +267,7 @@ class Ledger:
                 return [note]
         else:
             entry.exists, entry.expires, entry.failures = False, None, 0
+            entry.confirmed, entry.check_at = False, None
         if entry.wanted:
             return self._add(entry)
         if entry.exists:
@@ -293,12 +321,13 @@ class Ledger:
         for entry in list(self._entries.values()):
             if entry.due is None or entry.due > now or entry.under_way or not self._gateway:
                 continue
-            if entry.wanted:
-                effects += self._add(entry)
-            elif entry.exists:
-                effects += self._remove(entry)
+            if not entry.wanted:
+                effects += self._remove(entry) if entry.exists else self._drop(entry)
+            elif entry.check_at is not None and entry.check_at <= now:
+                entry.under_way, entry.due = _Request.CHECK, None
+                effects.append(Check(entry.port))
             else:
-                effects += self._drop(entry)
+                effects += self._add(entry)
         return effects
 
     def close(self, now: float) -> list[Effect]:
@@ -350,10 +379,12 @@ class Ledger:
     def _left(self, entry: Entry, now: float) -> int:
         return 0 if entry.expires is None else max(1, int(entry.expires - now))
 
-    def _renewal(self, entry: Entry, now: float) -> float:
-        """Half of the lease before its end, which may be past for one that lingered."""
+    def _next(self, entry: Entry, now: float) -> float:
+        """When a mapping is to be checked or, half a lease before its end, renewed; either may be
+        past for one that lingered."""
         half = self.policy.lease / 2
-        return now + half if entry.expires is None else max(now, entry.expires - half)
+        renewal = now + half if entry.expires is None else max(now, entry.expires - half)
+        return renewal if entry.check_at is None else min(renewal, entry.check_at)
 
     def _backoff(self, base: float, entry: Entry, *, count: bool = True) -> float:
         pause = min(base * 2.0 ** min(entry.failures, 16), self.policy.longest_retry)

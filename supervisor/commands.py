@@ -55,7 +55,7 @@ def usage() -> str:
     """The text of `natsup --help`."""
     lines = [_DESCRIPTION, ""]
     for name, arguments, what in _COMMANDS:
-        lines.append(f"  natsup {name} {arguments}".rstrip().ljust(42) + f"  {what}")
+        lines.append(f"  natsup {name} {arguments}".rstrip().ljust(43) + f"  {what}")
     return "\n".join([*lines, "", "natsup exec --help lists its options."])
 
 

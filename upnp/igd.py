@@ -21,7 +21,16 @@ from async_upnp_client.client_factory import UpnpFactory
 from async_upnp_client.const import HttpResponse
 from async_upnp_client.exceptions import UpnpError
 
-from natsup.state.model import Outcome, Port, Protocol, Removal, Unknown
+from natsup.state.model import (
+    Conflict,
+    Ignored,
+    Mapped,
+    Outcome,
+    Port,
+    Protocol,
+    Removal,
+    Unknown,
+)
 from natsup.upnp import trust
 from natsup.upnp.actions import ACTIONS
 from natsup.upnp.adding import (
@@ -217,6 +226,17 @@ class Igd:
             return await self._run(removing(port, self._device))
         except trio.TooSlowError:
             return Removal.FAILED
+
+    async def check(self, port: Port) -> Outcome:
+        """See `Gateway.check`."""
+        seen = await self.look(port)
+        if seen.kind is Kind.OURS:
+            return Mapped(0)
+        if seen.kind is Kind.OTHER:
+            return Conflict(seen.address)
+        if seen.kind is Kind.UNKNOWN:
+            return Unknown(seen.reason)
+        return Ignored("the router did not keep the mapping")
 
     async def look(self, port: Port) -> Holder:
         """Whose a port is, by the router's table."""

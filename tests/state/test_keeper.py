@@ -38,6 +38,8 @@ class Router:
         self.outcome = outcome
         self.delay = delay
         self.removal: Removal | Exception = Removal.GONE
+        self.kept: Outcome = Mapped(0)  # what a later look finds
+        self.checks = 0
         self.asked: list[str] = []
         self.look: Callable[[], object] = lambda: None
 
@@ -48,6 +50,10 @@ class Router:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+    async def check(self, port: Port) -> Outcome:
+        self.checks += 1
+        return self.kept
 
     async def remove(self, port: Port) -> Removal:
         self.asked.append(f"remove {port}")
@@ -206,3 +212,21 @@ async def test_leases_are_renewed(autojump_clock: MockClock, keeper: Keeper) -> 
         wish.claim(7)
     await trio.sleep(4 * 3600)
     assert router.asked == ["add tcp/6881"] * 8
+
+
+async def test_a_router_that_kept_nothing_is_found_out(
+    autojump_clock: MockClock, keeper: Keeper, tmp_path: Path
+) -> None:
+    router = Router()
+    router.kept = Ignored("the router did not keep the mapping")
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        assert await wish.outcome(0.5) == Mapped(3600)
+        wish.claim(7)
+    await trio.sleep(4)
+    record = sessions(tmp_path)[0].ports[PORT]
+    assert (record.state, record.reason) == (State.IGNORED, "the router did not keep the mapping")
+    router.kept = Mapped(0)
+    await trio.sleep(60)
+    assert sessions(tmp_path)[0].ports[PORT].state is State.MAPPED
+    assert (router.asked, router.checks) == (["add tcp/6881"] * 2, 2)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from natsup.state.ledger import Add, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import Add, Check, Ledger, Note, Policy, Remove, State
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 6881)
@@ -12,7 +12,7 @@ PORT = Port(Protocol.TCP, 6881)
 
 @pytest.fixture
 def ledger() -> Ledger:
-    found = Ledger(Policy())
+    found = Ledger(Policy(check=None))
     assert found.gateway_found(0.0) == []
     return found
 
@@ -206,3 +206,44 @@ def test_an_add_under_way_at_the_end_is_taken_back(ledger: Ledger) -> None:
     ledger.close(0.1)
     assert not ledger.empty
     assert ledger.added(PORT, Mapped(3600), 0.2)[-1] == Remove(PORT)
+
+
+def test_a_new_mapping_is_looked_at_again() -> None:
+    ledger = Ledger()
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    assert ledger.next_deadline() == 3.0
+    assert ledger.tick(3.0) == [Check(PORT)]
+    assert ledger.ask(PORT, 3.1) == (Mapped(3596), [])
+    ledger.withdraw(PORT, 3.1)
+    assert ledger.checked(PORT, Mapped(0), 3.2) == []
+    assert ledger.next_deadline() == 1800.0
+    ledger.tick(1800.0)
+    ledger.added(PORT, Mapped(3600), 1800.0)
+    assert ledger.next_deadline() == 3600.0  # seen once is enough
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(Ignored("not kept"), State.IGNORED), (Conflict("192.168.77.3"), State.CONFLICT)],
+)
+def test_what_was_not_kept_is_told(outcome: Ignored | Conflict, state: State) -> None:
+    ledger = Ledger()
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    ledger.tick(3.0)
+    (note,) = ledger.checked(PORT, outcome, 3.1)
+    assert isinstance(note, Note)
+    assert (note.state, note.exists, note.expires) == (state, False, None)
+    deadline = ledger.next_deadline()
+    assert deadline is not None
+    assert ledger.tick(deadline)[-1] == Add(PORT, 3600)
+
+
+def test_a_socket_that_ends_during_the_look_is_not_forgotten() -> None:
+    ledger = Ledger()
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    ledger.tick(3.0)
+    ledger.release(1, 3.1)
+    assert ledger.checked(PORT, Unknown("silence"), 3.2)[-1] == Remove(PORT)

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from natsup.state.ledger import Add, Effect, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Policy, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 
 PORTS = [Port(protocol, number) for protocol in Protocol for number in (7000, 7001)]
@@ -22,7 +22,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.forwarded: set[Port] = set()
         self.foreign: set[Port] = set()
         self.written: dict[Port, Note] = {}
-        self.requests: list[Add | Remove] = []
+        self.requests: list[Request] = []
         self.asks: list[Port] = []
         self.claims: dict[int, Port] = {}
         self.next_claim = 1
@@ -91,6 +91,10 @@ class LedgerMachine(RuleBasedStateMachine):
             self.carry_out(self.ledger.removed(request.port, removal, self.now))
             return
         outcome: Outcome
+        if isinstance(request, Check):
+            outcome = Unknown("silence") if silent else self.truth(request.port)
+            self.carry_out(self.ledger.checked(request.port, outcome, self.now))
+            return
         if request.port in self.foreign:
             outcome = Unknown("silence") if silent else Conflict("192.168.77.3")
         elif silent:
@@ -103,6 +107,11 @@ class LedgerMachine(RuleBasedStateMachine):
             self.forwarded.add(request.port)
             outcome = Mapped(data.draw(st.sampled_from([0, 3600])))
         self.carry_out(self.ledger.added(request.port, outcome, self.now))
+
+    def truth(self, port: Port) -> Outcome:
+        if port in self.forwarded:
+            return Mapped(0)
+        return Conflict("192.168.77.3") if port in self.foreign else Ignored("not kept")
 
     @rule(port=ports)
     def another_host_comes_or_goes(self, port: Port) -> None:
@@ -164,6 +173,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 if isinstance(request, Add):
                     self.forwarded.add(request.port)
                     self.carry_out(self.ledger.added(request.port, Mapped(3600), self.now))
+                elif isinstance(request, Check):
+                    outcome = self.truth(request.port)
+                    self.carry_out(self.ledger.checked(request.port, outcome, self.now))
                 else:
                     self.forwarded.discard(request.port)
                     self.carry_out(self.ledger.removed(request.port, Removal.GONE, self.now))
