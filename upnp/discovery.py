@@ -85,6 +85,8 @@ async def _search(network: Network, found: "trio.MemorySendChannel[trust.Url]") 
             log.debug("the search has no address to start from: %s", error.strerror)
             return
         sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
+        own = trio.socket.inet_aton(network.address)  # with --interface not the default's
+        sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_send, sock, network)
             while True:

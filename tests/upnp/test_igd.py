@@ -38,9 +38,11 @@ async def test_add_renew_remove() -> None:
         assert router.table == {KEY: Entry(HERE, "6881", "1", "3600", description(PORT))}
         assert await gateway.add(PORT, lease=3600) == Mapped(3600)
         assert (await igd.look(PORT)).kind is Kind.OURS
+        assert await igd.check(PORT) == Mapped(0)
         assert await gateway.remove(PORT) is Removal.GONE
         assert router.table == {}
         assert (await igd.look(PORT)).kind is Kind.NOBODY
+        assert await igd.check(PORT) == Ignored("the router did not keep the mapping")
         assert await gateway.remove(PORT) is Removal.GONE
         assert router.counted[DELETE] == 1
         assert await gateway.external_address() == "11.22.33.1"
@@ -89,6 +91,7 @@ async def test_another_hosts_is_left_alone() -> None:
         assert await igd.add(PORT, lease=3600) == Conflict(OTHER)
         assert await igd.remove(PORT) is Removal.NOT_OURS
         assert (await igd.look(PORT)).address == OTHER
+        assert await igd.check(PORT) == Conflict(OTHER)
         assert set(router.actions) == {LOOK}
         assert router.table == {KEY: theirs}
 
