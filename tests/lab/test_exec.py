@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab.lab import LAN1, LAN2, Lab
 from tests.lab.program import NATSUP, Program
+from tests.nobody import as_nobody
 
 Start = Callable[..., Program]
 
@@ -50,12 +51,11 @@ def test_bound_ports_are_open_and_gone_with_the_program(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nobody_in_particular_can_use_it(lab: Lab, layout: list[str]) -> None:
     """Without root, and so with no_new_privs."""
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
         lab.map("lan2", "tcp", 7000)
-        program = Program(lab, folder, *layout, prefix=nobody)
+        program = Program(lab, folder, *layout, prefix=as_nobody())
         assert program.bind("s", 7000) == "EADDRINUSE"
         assert program.do("s.bind(('', 7001))") is None
         assert lab.table() == {"tcp/7000": LAN2, "tcp/7001": LAN1}
@@ -228,10 +228,8 @@ def test_a_forked_child_keeps_the_port(lab: Lab, start: Start) -> None:
 def test_a_port_bound_again_at_once_is_never_unmapped(lab: Lab, start: Start) -> None:
     """Transmission and Syncthing probe a port before they use it."""
     program = start()
-    for _ in range(20):
-        assert program.bind("s", 7000) is None
-        program.do("s.listen()")
-        program.do("s.close()")
+    program.do("def probe(): s = socket.socket(); s.bind(('', 7000)); s.listen(); s.close()")
+    assert program.do("[probe() for _ in range(20)] and None") is None
     assert program.bind("s", 7000) is None
     assert lab.table() == {"tcp/7000": LAN1}
     assert program.log().count("tcp/7000: mapped") == 1

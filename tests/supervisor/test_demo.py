@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from tests.nobody import as_nobody
 from tests.supervisor.conftest import NATSUP
 
 STORY = [
@@ -20,10 +21,9 @@ STORY = [
     'Internet → 11.22.33.1:6882   "hello from the other host"',
     "That was all.",
 ]
-NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
-@pytest.mark.parametrize("prefix", [[], NOBODY], ids=["as root", "as nobody"])
+@pytest.mark.parametrize("prefix", [[], as_nobody()], ids=["as root", "as nobody"])
 def test_the_story_comes_about(prefix: list[str]) -> None:
     done = subprocess.run(
         [*prefix, NATSUP, "demo"], capture_output=True, text=True, cwd="/", timeout=120
