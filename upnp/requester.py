@@ -2,8 +2,12 @@
 
 One connection is kept and used for one request at a time. A request has one deadline for all of
 it, from connecting to the last byte, because routers drip. What went wrong says whether the router
-may have carried the request out: only a request that is harmless to repeat is sent again, when the
-kept connection turns out to have been closed.
+may have carried the request out, and whether it said anything at all.
+
+Many routers close a connection after each answer and do not say that they will. So when a kept
+connection ends before anything has been answered, the request is sent once more on a fresh one,
+whatever it is. Should it have been carried out already, that changes nothing: AddPortMapping makes
+or renews one and the same mapping, and DeletePortMapping answers that there is none any more.
 
 h11 reads what RFC 9110 allows: HTTP/1.0 and replies without a length, up to the close, among it.
 Header lines that end in LF alone are read; folded or broken header lines are not.
@@ -26,11 +30,13 @@ _ENDS = re.compile(rb"</(?:[\w.-]{1,32}:)?(?:Envelope|root)\s{0,8}>\s{0,8}\Z", r
 
 
 class RequestFailed(Exception):
-    """``sent``: the router may have carried the request out."""
+    """``sent``: the router may have carried the request out. ``silent``: there was no answer, or
+    not all of it in time; else there was one that cannot be read."""
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    def __init__(self, reason: str, *, sent: bool, silent: bool = True) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.silent = silent
 
 
 class Requester(UpnpRequester):
@@ -44,6 +50,7 @@ class Requester(UpnpRequester):
         self._at_most = at_most
         self._stream: trio.SocketStream | None = None
         self._http: h11.Connection | None = None
+        self._heard = False  # has the request under way been answered by a byte or more?
         self._peer = ("", 0)
         # Documents that are answered from here, by URL: see natsup.upnp.igd
         self.documents: dict[str, str] = {}
@@ -57,14 +64,13 @@ class Requester(UpnpRequester):
             trust.read(http_request.url),
             http_request.headers,
             (http_request.body or "").encode(),
-            harmless="#Get" in http_request.headers.get("SOAPAction", ""),
             seconds=http_request.timeout,
         )
         return HttpResponse(status, {}, body.decode("utf-8", "replace"))
 
     async def get(self, url: trust.Url, *, seconds: float) -> tuple[int, bytes]:
         """Status and body of a document. Redirections are not followed. Raises `RequestFailed`."""
-        return await self.request("GET", url, {}, b"", harmless=True, seconds=seconds)
+        return await self.request("GET", url, {}, b"", seconds=seconds)
 
     async def request(
         self,
@@ -73,7 +79,6 @@ class Requester(UpnpRequester):
         headers: Mapping[str, str],
         body: bytes,
         *,
-        harmless: bool,
         seconds: float | None,
     ) -> tuple[int, bytes]:
         """Send one request and read the answer to its end. Raises `RequestFailed`."""
@@ -81,14 +86,19 @@ class Requester(UpnpRequester):
         done = False
         try:
             with trio.move_on_after(self._timeout if seconds is None else seconds):
-                for last in (False, True):
+                while True:  # twice at the most: the second connection is none that was kept
                     kept = await self._connect(url)
                     sent = True
+                    self._heard = False
                     try:
                         answer = await self._exchange(method, url, headers, body)
-                    except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+                    except h11.RemoteProtocolError as error:
+                        raise RequestFailed(
+                            "the router's answer cannot be read", sent=True, silent=False
+                        ) from error
+                    except (OSError, trio.BrokenResourceError) as error:
                         self.close()
-                        if kept and harmless and not last:
+                        if kept and not self._heard:
                             continue
                         raise RequestFailed(
                             "the router broke the connection off", sent=True
@@ -146,7 +156,11 @@ class Requester(UpnpRequester):
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                http.receive_data(await stream.receive_some(_CHUNK))
+                more = await stream.receive_some(_CHUNK)
+                if not more and not self._heard:
+                    raise trio.BrokenResourceError("closed before the answer")
+                self._heard = True
+                http.receive_data(more)
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 names = {name for name, _ in event.headers}
@@ -154,7 +168,7 @@ class Requester(UpnpRequester):
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._at_most:
-                    raise RequestFailed("the router's answer has no end", sent=True)
+                    raise RequestFailed("the router's answer has no end", sent=True, silent=False)
                 parts.append(bytes(event.data))
                 if not framed and _ENDS.search(b"".join(parts[-64:])[-64:]):
                     break

@@ -231,7 +231,23 @@ async def test_a_router_that_hangs_up_on_an_add() -> None:
     async with home() as (router, igd):
         router.odd[ADD] = lambda request: fake.HANG_UP
         assert isinstance(await igd.add(PORT, lease=3600), Unknown)
-        assert router.counted[ADD] == 1
+        assert router.counted[ADD] == 2  # once on the kept connection, once on one of its own
+
+
+async def test_a_router_that_closes_after_each_answer_without_saying_so() -> None:
+    """What is sent at that moment gets an end of the connection for an answer."""
+    for action in (ADD, DELETE):
+        async with home() as (router, igd):
+            dropped: list[Request] = []
+
+            def drop(request: Request, dropped: list[Request] = dropped) -> bytes | None:
+                dropped.append(request)
+                return fake.HANG_UP if len(dropped) == 1 else None
+
+            router.odd[action] = drop
+            assert await igd.add(PORT, lease=3600) == Mapped(3600)
+            assert await igd.remove(PORT) is Removal.GONE
+            assert len(dropped) == 2
 
 
 async def test_a_silent_router() -> None:

@@ -1,5 +1,6 @@
 """HTTP against routers of few manners, on loopback."""
 
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -100,6 +101,7 @@ async def test_what_is_no_answer(answer: bytes) -> None:
         with pytest.raises(RequestFailed) as caught:
             await http.get(url, seconds=10)
         assert caught.value.sent
+        assert caught.value.silent == (not answer)
 
 
 async def test_an_endless_body_is_left_at_the_cap() -> None:
@@ -110,8 +112,9 @@ async def test_an_endless_body_is_left_at_the_cap() -> None:
             await stream.send_all(b"400\r\n" + b"b" * 1024 + b"\r\n")
 
     async with server(endless) as url, requester() as http:
-        with pytest.raises(RequestFailed, match="no end"):
+        with pytest.raises(RequestFailed, match="no end") as caught:
             await http.get(url, seconds=60)
+        assert not caught.value.silent
 
 
 async def test_a_redirection_is_not_followed() -> None:
@@ -139,7 +142,7 @@ async def test_what_is_sent() -> None:
 
     async with server(handler) as url, requester() as http:
         headers = {"SOAPAction": '"x#y"'}
-        await http.request("POST", url, headers, b"<body/>", harmless=False, seconds=10)
+        await http.request("POST", url, headers, b"<body/>", seconds=10)
     ((data, peer),) = seen
     lines = data.split(b"\r\n")
     assert lines[0] == b"POST /x HTTP/1.1"
@@ -162,7 +165,6 @@ async def test_the_connection_is_kept() -> None:
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_opened_anew() -> None:
-    """Also for a request that must not be sent twice: it has not been sent yet."""
     closed = trio.Event()
 
     async def handler(stream: trio.SocketStream, number: int) -> None:
@@ -177,13 +179,14 @@ async def test_a_connection_that_was_closed_meanwhile_is_opened_anew() -> None:
         assert http._stream is not None
         with trio.fail_after(10):
             await trio.lowlevel.wait_readable(http._stream.socket)
-        answer = await http.request("GET", url, {}, b"", harmless=False, seconds=10)
-        assert answer == (200, b"2")
+        assert await http.get(url, seconds=10) == (200, b"2")
 
 
-@pytest.mark.parametrize("harmless", [True, False])
-async def test_only_what_is_harmless_is_sent_twice(harmless: bool) -> None:
-    """The router closes the kept connection with the second request in its hands."""
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("reset", [True, False])
+async def test_what_a_kept_connection_dies_of_is_sent_once_more(method: str, reset: bool) -> None:
+    """The router closes the kept connection with the second request in its hands. A reset is what
+    its kernel answers to a request that nobody has read."""
     served = []
 
     async def handler(stream: trio.SocketStream, number: int) -> None:
@@ -191,19 +194,65 @@ async def test_only_what_is_harmless_is_sent_twice(harmless: bool) -> None:
             await head(stream)
             served.append(number)
             if served == [1, 1]:
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
                 return
             await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
 
     async with server(handler) as url, requester() as http:
         assert await http.get(url, seconds=10) == (200, b"1")
-        if harmless:
-            answer = await http.request("GET", url, {}, b"", harmless=True, seconds=10)
-            assert answer == (200, b"2")
-        else:
-            with pytest.raises(RequestFailed) as caught:
-                await http.request("GET", url, {}, b"", harmless=False, seconds=10)
-            assert caught.value.sent
-            assert served == [1, 1]
+        assert await http.request(method, url, {}, b"", seconds=10) == (200, b"2")
+        assert served == [1, 1, 2]
+
+
+async def test_what_a_fresh_connection_dies_of_is_not_sent_again() -> None:
+    served = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        served.append(number)
+
+    async with server(handler) as url, requester() as http:
+        with pytest.raises(RequestFailed, match="broke") as caught:
+            await http.get(url, seconds=10)
+        assert (caught.value.sent, caught.value.silent) == (True, True)
+        assert served == [1]
+
+
+async def test_it_is_sent_no_third_time() -> None:
+    served = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        served.append(number)
+        if served == [1]:
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await head(stream)
+            served.append(number)
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"")
+        with pytest.raises(RequestFailed, match="broke"):
+            await http.get(url, seconds=10)
+        assert served == [1, 1, 2]
+
+
+async def test_what_has_begun_to_be_answered_is_not_sent_again() -> None:
+    served = []
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        for answer in (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\n"):
+            await head(stream)
+            served.append(number)
+            await stream.send_all(answer)
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"")
+        with pytest.raises(RequestFailed) as caught:
+            await http.get(url, seconds=10)
+        assert (caught.value.sent, caught.value.silent) == (True, False)
+        assert served == [1, 1]
 
 
 async def test_one_deadline_for_a_router_that_drips(autojump_clock: trio.testing.MockClock) -> None:
@@ -248,7 +297,7 @@ async def test_what_stands_after_an_answer_is_not_taken_for_the_next(junk: bytes
 
     async with server(handler) as url, requester() as http:
         for body in (b"1", b"2"):
-            answer = await http.request("GET", url, {}, b"", harmless=False, seconds=10)
+            answer = await http.request("GET", url, {}, b"", seconds=10)
             assert answer == (200, body)
 
 
@@ -258,8 +307,8 @@ async def test_silence() -> None:
 
     async with server(handler) as url, requester(seconds=0.2) as http:
         with pytest.raises(RequestFailed, match="in time") as caught:
-            await http.request("GET", url, {}, b"", harmless=True, seconds=None)
-        assert caught.value.sent
+            await http.request("GET", url, {}, b"", seconds=None)
+        assert (caught.value.sent, caught.value.silent) == (True, True)
         assert http._stream is None
 
 
@@ -270,7 +319,7 @@ async def test_nobody_there() -> None:
         async with requester() as http:
             with pytest.raises(RequestFailed) as caught:
                 await http.get(url, seconds=10)
-            assert not caught.value.sent
+            assert (caught.value.sent, caught.value.silent) == (False, True)
 
 
 async def test_a_request_given_up_leaves_no_half_read_answer_behind() -> None:
