@@ -5,7 +5,8 @@ came of it. Nothing here waits or knows how a router is reached.
 
 Two rules shape it. No refusal proves a conflict: only an entry in the router's table that leads to
 another host does. And the table is read before a mapping is added, because there are routers that
-let one host overwrite another's.
+let one host overwrite another's. So what is in the table and does not say whose it is (a host name,
+another address of this host) is left alone too, unless it was made from here.
 """
 
 import ipaddress
@@ -53,6 +54,7 @@ class Found:
     client: str
     internal_port: str
     enabled: str
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """``sent``: the request may have been carried out."""
+    """The router is silent. ``sent``: the request may have been carried out."""
 
     reason: str
     sent: bool
@@ -83,16 +85,21 @@ class Device:
     """What has been learned of a router, carried from one operation to the next.
 
     ``here``: this host's address as the router sees it. ``router``: the router's own. ``lan``: how
-    many bits of ``here`` name the LAN, 0 where that is not known.
+    many bits of ``here`` name the LAN, 0 where that is not known. ``own``: all of this host's
+    addresses, as far as they are known.
     """
 
     here: str
     router: str
     lan: int = 0
+    own: frozenset[str] = frozenset()
     permanent_only: bool = False
     # Codes that this router was seen to answer about a port that nobody can hold
     absent: frozenset[int] = faults.ABSENT
-    calibrated: bool = False
+    # Codes that it was asked about so, whatever it answered
+    calibrated: frozenset[int] = frozenset()
+    # What it was made to forward from here, or may have been, and was not seen to have lost
+    added: frozenset[Port] = frozenset()
 
 
 class Kind(Enum):
@@ -112,16 +119,19 @@ class Holder:
     reason: str = ""  # why it is unknown
     silent: bool = False  # the router did not answer at all
     listed: bool = False  # there is an entry, but it does not tell whose
+    lease: int = 0  # of ours: seconds left; 0: it does not say, or nothing that makes sense
 
 
 _UNKNOWN = Holder(Kind.UNKNOWN)
+_ENTRY = "the router's entry for the port names"
 
 
 def holder(answer: Answer, port: Port, device: Device) -> Holder:
     """Whose entry an answer to `Look` shows.
 
     An entry that is switched off holds its port all the same: its owner can switch it on. What
-    does not name a host of the LAN (a host name, the router itself, 0.0.0.0) proves nothing.
+    does not name another host of the LAN (a host name, the router itself, 0.0.0.0, this host's
+    address on another interface) proves nothing.
     """
     if isinstance(answer, Fault):
         if answer.code in device.absent:
@@ -134,16 +144,34 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
     try:
         client = ipaddress.IPv4Address(answer.client.strip())
     except ValueError:
-        return Holder(Kind.UNKNOWN, reason="the entry names no address", listed=True)
+        return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} no address", listed=True)
     if str(client) == device.here:
         usable = answer.enabled.strip().lower() not in ("0", "false", "no")
         same = answer.internal_port.strip() == str(port.number)
-        return Holder(Kind.OURS if usable and same else Kind.STALE)
-    lan = ipaddress.IPv4Network((device.here, device.lan), strict=False)
-    nowhere = client.is_unspecified or client.is_loopback or client not in lan
-    if str(client) == device.router or nowhere:
-        return Holder(Kind.UNKNOWN, reason="the entry names no host of the LAN", listed=True)
+        kind = Kind.OURS if usable and same else Kind.STALE
+        return Holder(kind, lease=_seconds(answer.lease))
+    if str(client) in device.own:
+        return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} another address of this host", listed=True)
+    if str(client) == device.router or not _is_host(client, device):
+        return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} no host of the LAN", listed=True)
     return Holder(Kind.OTHER, str(client))
+
+
+def _is_host(address: ipaddress.IPv4Address, device: Device) -> bool:
+    """Can it be a host of the LAN?"""
+    lan = ipaddress.IPv4Network((device.here, device.lan), strict=False)
+    if address not in lan or address.is_unspecified or address.is_loopback or address.is_multicast:
+        return False
+    # RFC 3021: a network of two addresses has none to spare
+    return lan.prefixlen >= 31 or address not in (lan.network_address, lan.broadcast_address)
+
+
+def _seconds(text: str) -> int:
+    """A number of 32 bits; 0 for what is none."""
+    text = text.strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 10:
+        return 0
+    return int(text) if int(text) < 1 << 32 else 0
 
 
 Looking = Generator[Step, Answer, tuple[Holder, Device]]
@@ -156,14 +184,18 @@ def looking(port: Port, device: Device) -> Looking:
         isinstance(answer, Fault)
         and answer.code in faults.PERHAPS_ABSENT
         and answer.code not in device.absent
-        and not device.calibrated
+        and answer.code not in device.calibrated
     ):
         # Does it say so of every free port? Ask about one that hardly anybody has.
         other = yield Look(replace(port, number=_unlikely(port.number)))
         if isinstance(other, Fault) and other.code == answer.code:
             device = replace(device, absent=device.absent | {other.code})
-        device = replace(device, calibrated=not isinstance(other, NoAnswer))
-    return holder(answer, port, device), device
+        if not isinstance(other, NoAnswer):
+            device = replace(device, calibrated=device.calibrated | {answer.code})
+    found = holder(answer, port, device)
+    if found.kind not in (Kind.OURS, Kind.UNKNOWN):
+        device = replace(device, added=device.added - {port})
+    return found, device
 
 
 def _unlikely(number: int) -> int:
@@ -178,24 +210,28 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
     seen, device = yield from looking(port, device)
     if seen.kind is Kind.OTHER:
         return Conflict(seen.address), device
-    if seen.silent:
-        return Ignored(seen.reason), device  # nothing was asked of it that could linger on
+    if seen.silent:  # nothing was asked of it that could linger on
+        return Ignored(seen.reason, silent=True), device
+    if seen.listed and port not in device.added:
+        return Ignored(f"{seen.reason}, and is left alone"), device
     if seen.kind is Kind.STALE:
         yield Delete(port)
     cleaned = seen.kind is Kind.STALE
-    leases = [0] if device.permanent_only else [lease, 0]
+    leases = [0] if device.permanent_only or lease == 0 else [lease, 0]
     tried = 0
     while True:
         wanted = leases.pop(0)
         tried += 1
         answer = yield Put(port, wanted)
         if isinstance(answer, Done):
-            permanent = device.permanent_only or (wanted == 0 and lease != 0)
-            return Mapped(wanted), replace(device, permanent_only=permanent)
+            permanent = wanted == 0 and (device.permanent_only or lease != 0)
+            device = replace(device, permanent_only=permanent, added=device.added | {port})
+            return Mapped(wanted), device
         if isinstance(answer, NoAnswer):
             if answer.sent:
-                return Unknown(answer.reason), device
-            return Ignored(answer.reason), device
+                device = replace(device, added=device.added | {port})
+                return Unknown(answer.reason, silent=True), device
+            return Ignored(answer.reason, silent=True), device
         code = answer.code if isinstance(answer, Fault) else None
         if code == faults.ONLY_PERMANENT and wanted != 0 and tried < 3:
             leases = [0]
@@ -210,7 +246,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if seen.kind is Kind.OTHER:
             return Conflict(seen.address), device
         if seen.kind is Kind.OURS:
-            return Mapped(wanted), device
+            return Mapped(wanted), replace(device, added=device.added | {port})
         if seen.kind is Kind.STALE and not cleaned:
             cleaned = True
             yield Delete(port)
@@ -218,8 +254,8 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             continue
         if code == faults.CONFLICT and seen.kind is Kind.UNKNOWN and not seen.listed:
             return Conflict(""), device
-        if code is None and seen.kind is Kind.UNKNOWN:
-            return Unknown(means.reason), device  # it may have been carried out
+        if code is None and seen.kind is Kind.UNKNOWN:  # it may have been carried out
+            return Unknown(means.reason), replace(device, added=device.added | {port})
         return Ignored(means.reason, slow=means.slow), device
 
 
@@ -229,18 +265,20 @@ Removing = Generator[Step, Answer, tuple[Removal, Device]]
 def removing(port: Port, device: Device) -> Removing:
     """Stop forwarding a port, if it leads to this host.
 
-    Where the table cannot be read it is removed unseen: it is only asked for what we added.
+    Where the table cannot be read it is removed unseen: it is only asked for what we added. Where
+    it has an entry that does not say whose it is, that has to have been added from here.
     """
     seen, device = yield from looking(port, device)
-    if seen.silent:
+    if seen.silent or (seen.listed and port not in device.added):
         return Removal.FAILED, device
     if seen.kind is Kind.NOBODY:
         return Removal.GONE, device
     if seen.kind in (Kind.OTHER, Kind.STALE):
         return Removal.NOT_OURS, device
     answer = yield Delete(port)
+    gone = replace(device, added=device.added - {port})
     if isinstance(answer, Done) or (isinstance(answer, Fault) and answer.code in faults.ABSENT):
-        return Removal.GONE, device
+        return Removal.GONE, gone
     if isinstance(answer, Fault) and answer.code == 606:
-        return Removal.NOT_OURS, device
+        return Removal.NOT_OURS, gone
     return Removal.FAILED, device

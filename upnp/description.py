@@ -20,6 +20,7 @@ _KINDS = (
     "urn:dslforum-org:service:WANIPConnection:1",
     "urn:dslforum-org:service:WANPPPConnection:1",
 )
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _MOST_SERVICES = 64
 _DEEPEST = 16
 
@@ -34,6 +35,7 @@ class Service:
 
     kind: str  # its serviceType, exactly as in the description
     control: Url
+    at_root: Url | None = None  # where the control URL is instead, if it is not where RFC 3986 says
 
 
 def services(document: str, *, url: Url) -> list[Service]:
@@ -49,9 +51,13 @@ def services(document: str, *, url: Url) -> list[Service]:
         if kind not in _KINDS:
             continue
         try:
-            usable.append(Service(kind, control(path, description=url, base=base)))
+            where = control(path, description=url, base=base)
+            at_root = None
+            if not path.startswith("/") and not _SCHEME.match(path):
+                at_root = control(f"/{path}", description=url, base=base)
         except Refused:
             continue
+        usable.append(Service(kind, where, at_root if at_root != where else None))
     if not usable:
         raise Unreadable("the router's description names no service that maps ports")
     return sorted(usable, key=lambda service: _KINDS.index(service.kind))

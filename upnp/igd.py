@@ -11,8 +11,10 @@ Importing this module takes a quarter of a second (aiohttp, which the library ne
 import html
 import logging
 import re
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -64,12 +66,18 @@ _OUT = {
         "NewInternalPort",
         "NewInternalClient",
         "NewEnabled",
+        "NewLeaseDuration",
     ),
     "GetExternalIPAddress": ("NewExternalIPAddress",),
     "GetStatusInfo": ("NewConnectionStatus",),
 }
 
+# Seconds for what is good to know and nothing waits for
+_ASIDE = 2.0
+_LATE = "the router did not answer in time"
+
 _T = TypeVar("_T")
+Operation = Generator[Step, Answer, tuple[_T, Device]]
 
 
 def _scpd() -> str:
@@ -117,7 +125,14 @@ class _SoapFault(Exception):
         self.code = code
 
 
-_CODE = re.compile(r"<(?:[\w.-]+:)?errorCode[^>]*>\s*(-?\d+)\s*<", re.IGNORECASE)
+class _NotThere(_SoapFault):
+    """HTTP's 404: it is the path that is wrong."""
+
+
+# Nothing here may take more than linear time: the text is whatever a router sends.
+_CODE = re.compile(
+    r"<(?:[\w.-]{1,32}:)?errorCode\b[^<>]{0,200}>\s{0,32}(-?\d{1,40})\s{0,32}<", re.IGNORECASE
+)
 
 
 def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
@@ -134,6 +149,8 @@ def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     match = None if good and answers else _CODE.search(body)
     if match:
         raise _SoapFault(int(match[1]))
+    if response.status_code == 404:
+        raise _NotThere(None)
     if not good:
         raise _SoapFault(None)
     if _OUT.get(action.name):
@@ -168,6 +185,15 @@ def description(port: Port) -> str:
     return f"natsup {port.protocol.value} {port.number}"
 
 
+async def _library_service(service: Service, requester: Requester) -> UpnpService:
+    """The service as the library knows it; sends nothing."""
+    base = f"http://{service.control.netloc}/natsup"
+    requester.documents = {f"{base}/device.xml": _device(service), f"{base}/scpd.xml": _scpd()}
+    factory = UpnpFactory(requester, non_strict=True, on_post_call_action=normalised)
+    device = await factory.async_create_device(f"{base}/device.xml")
+    return device.services[service.kind]
+
+
 class Igd:
     """A router's service that maps ports. See `natsup.state.gateway.Gateway`."""
 
@@ -178,18 +204,21 @@ class Igd:
         location: str,
         internal_address: str,
         service: UpnpService,
+        elsewhere: UpnpService | None,
         requester: Requester,
         timeout: float,
-        lan: int = 0,
+        device: Device,
     ) -> None:
         self.location = location
         self.internal_address = internal_address
         self._service = service
+        self._elsewhere = elsewhere  # the same service by another path, should it not be there
         self._requester = requester
         self._timeout = timeout
         self._one_at_a_time = trio.Lock()
         self._turns = 0  # operations under way or waiting
-        self._device = Device(internal_address, trust.read(location).host, lan)
+        self._idle = trio.Event()  # set, and another one made, when there are none
+        self._device = device
 
     @classmethod
     async def open(
@@ -199,66 +228,70 @@ class Igd:
         location: str,
         internal_address: str,
         lan: int = 0,
+        own: frozenset[str] = frozenset(),
         seconds: float = 10.0,
     ) -> "Igd":
         """Make a gateway of a service; sends nothing. An operation may take ``seconds``.
 
         ``lan``: how many bits of the internal address name the LAN, 0 if that is not known.
+        ``own``: all of this host's addresses.
         """
         requester = Requester(internal_address, timeout=seconds)
-        base = f"http://{service.control.netloc}/natsup"
-        requester.documents = {f"{base}/device.xml": _device(service), f"{base}/scpd.xml": _scpd()}
-        factory = UpnpFactory(requester, non_strict=True, on_post_call_action=normalised)
-        device = await factory.async_create_device(f"{base}/device.xml")
-        made = device.services[service.kind]
-        return cls(location, internal_address, made, requester, seconds, lan)
+        made = await _library_service(service, requester)
+        elsewhere = None
+        if service.at_root is not None:
+            elsewhere = await _library_service(replace(service, control=service.at_root), requester)
+        device = Device(internal_address, trust.read(location).host, lan, own)
+        return cls(location, internal_address, made, elsewhere, requester, seconds, device)
 
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""
-        try:
-            return await self._run(adding(port, lease, self._device))
-        except trio.TooSlowError:
-            return Unknown("the router did not answer in time")
+        return await self._run(partial(adding, port, lease))
 
     async def remove(self, port: Port) -> Removal:
         """See `Gateway.remove`."""
-        try:
-            return await self._run(removing(port, self._device))
-        except trio.TooSlowError:
-            return Removal.FAILED
+        return await self._run(partial(removing, port))
 
     async def check(self, port: Port) -> Outcome:
-        """See `Gateway.check`."""
+        """See `Gateway.check`. The lease is what the router says is left of it; 0: it does not say,
+        or it is for ever. Many say 0, or what is wrong (miniupnp's issues 222 and 466)."""
         seen = await self.look(port)
         if seen.kind is Kind.OURS:
-            return Mapped(0)
+            return Mapped(seen.lease)
         if seen.kind is Kind.OTHER:
             return Conflict(seen.address)
         if seen.kind is Kind.UNKNOWN:
-            return Unknown(seen.reason)
+            return Unknown(seen.reason, silent=seen.silent)
         return Ignored("the router did not keep the mapping")
 
     async def look(self, port: Port) -> Holder:
         """Whose a port is, by the router's table."""
-        try:
-            return await self._run(looking(port, self._device))
-        except trio.TooSlowError:
-            return Holder(Kind.UNKNOWN, reason="the router did not answer in time", silent=True)
+        return await self._run(partial(looking, port))
 
     async def external_address(self) -> str | None:
-        """See `Gateway.external_address`. Whatever the router calls it, if it is an address."""
-        return (await self.condition()).external_address
+        """See `Gateway.external_address`. Whatever the router calls it, if it is an address.
 
-    async def condition(self) -> Condition:
-        """Is it connected, and under which address? What it will not say is left out."""
+        It lets everything else go first, and holds nobody up for long: a bind may be waiting.
+        """
         with trio.move_on_after(self._timeout):
+            while self._turns:
+                await self._idle.wait()
+            return (await self.condition(status=False)).external_address
+        return None
+
+    async def condition(self, *, status: bool = True, seconds: float = _ASIDE) -> Condition:
+        """Is it connected (asked only if ``status``), and under which address? What it will not
+        say in ``seconds`` is left out."""
+        address: object = None
+        connection: object = None
+        with trio.move_on_after(seconds):
             async with self._turn():
                 address = await self._call("GetExternalIPAddress", {})
-                status = await self._call("GetStatusInfo", {})
-            found = _text(address, "NewExternalIPAddress")
-            connected = _text(status, "NewConnectionStatus").lower() in ("connected", "up")
-            return Condition(connected, found if _is_address(found) else None)
-        return Condition()
+                if status:
+                    connection = await self._call("GetStatusInfo", {})
+        found = _text(address, "NewExternalIPAddress")
+        connected = _text(connection, "NewConnectionStatus").lower() in ("connected", "up")
+        return Condition(connected, found if _is_address(found) else None)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -272,11 +305,19 @@ class Igd:
             self._turns -= 1
             if not self._turns:
                 self._requester.close()
+                self._idle.set()
+                self._idle = trio.Event()
 
-    async def _run(self, operation: Generator[Step, Answer, tuple[_T, Device]]) -> _T:
-        """Carry an operation of natsup.upnp.adding out. Raises trio.TooSlowError."""
-        with trio.fail_after(self._timeout):
+    async def _run(self, begin: Callable[[Device], Operation[_T]]) -> _T:
+        """Carry an operation of natsup.upnp.adding out.
+
+        It begins with its turn, and so with what was learned before that. When the time is up it is
+        told that nothing is answered any more, and decides itself what that comes to.
+        """
+        operation = None
+        with trio.move_on_after(self._timeout):
             async with self._turn():
+                operation = begin(self._device)
                 try:
                     step = next(operation)
                     while True:
@@ -284,6 +325,18 @@ class Igd:
                 except StopIteration as end:
                     result, self._device = end.value
                     return result  # type: ignore[no-any-return]
+        # No checkpoint from here on: nothing else is learned meanwhile.
+        asked = operation is not None
+        try:
+            if operation is None:
+                operation = begin(self._device)
+                next(operation)
+            while True:
+                operation.send(NoAnswer(_LATE, sent=asked))
+                asked = False
+        except StopIteration as end:
+            result, self._device = end.value
+            return result  # type: ignore[no-any-return]
 
     async def _ask(self, step: Step) -> Answer:
         port = step.port
@@ -300,6 +353,7 @@ class Igd:
                 _text(answer, "NewInternalClient"),
                 _text(answer, "NewInternalPort"),
                 _text(answer, "NewEnabled"),
+                _text(answer, "NewLeaseDuration"),
             )
         if isinstance(step, Put):
             more = {
@@ -320,13 +374,19 @@ class Igd:
     ) -> Mapping[str, Any] | Fault | NoAnswer:
         """Call an action; the arguments go out in the order they are given in."""
         try:
-            return await self._service.action(name).async_call(**arguments)
+            try:
+                return await self._service.action(name).async_call(**arguments)
+            except _NotThere:
+                if self._elsewhere is None:
+                    raise
+                self._service, self._elsewhere = self._elsewhere, self._service
+                return await self._service.action(name).async_call(**arguments)
         except _SoapFault as fault:
             log.debug("%s: error %s", name, fault.code)
             return Fault(fault.code)
         except RequestFailed as error:
             log.debug("%s: %s", name, error)
-            return NoAnswer(str(error), error.sent)
+            return NoAnswer(str(error), error.sent) if error.silent else Fault(None)
         except _NONSENSE as error:
             log.debug("%s: an answer that cannot be read (%s)", name, type(error).__name__)
             return Fault(None)

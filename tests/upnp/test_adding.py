@@ -1,5 +1,7 @@
 """The decisions: what each answer of a router comes to. No router, no time."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,11 +29,14 @@ from natsup.upnp.adding import (
 
 PORT = Port(Protocol.TCP, 6881)
 HERE, ROUTER, OTHER = "192.168.1.2", "192.168.1.1", "192.168.1.3"
-DEVICE = Device(HERE, ROUTER)
+WIRELESS = "192.168.1.4"  # this host's too
+DEVICE = Device(HERE, ROUTER, own=frozenset({HERE, WIRELESS}))
+ADDED = replace(DEVICE, added=frozenset({PORT}))
 
 NOBODY = Fault(714)
 OURS = Found(HERE, "6881", "1")
 THEIRS = Found(OTHER, "6881", "1")
+NAMED = Found("nas", "6881", "1")
 OFF = Found(HERE, "6881", "0")
 ELSEWHERE = Found(HERE, "6882", "1")
 UNSUPPORTED = Fault(401)
@@ -59,8 +64,8 @@ def add(*said: tuple[type[Step], Answer], device: Device = DEVICE) -> tuple[Outc
     return outcome, leases
 
 
-def play(said: Said, device: Device) -> tuple[Outcome, list[int], Device]:
-    machine = adding(PORT, 3600, device)
+def play(said: Said, device: Device, lease: int = 3600) -> tuple[Outcome, list[int], Device]:
+    machine = adding(PORT, lease, device)
     leases = []
     step = next(machine)
     rest = list(said)
@@ -121,10 +126,29 @@ class TestConflict:
         said = (look(UNSUPPORTED), put(Fault(718)), look(UNSUPPORTED))
         assert add(*said)[0] == Conflict("")
 
-    @pytest.mark.parametrize("client", ["nas", "", "0.0.0.0", ROUTER])
-    def test_718_for_an_entry_that_names_no_host_is_none(self, client: str) -> None:
+    @pytest.mark.parametrize("client", ["nas", "", "0.0.0.0", ROUTER, WIRELESS])
+    def test_718_for_an_entry_that_names_no_other_host_is_none(self, client: str) -> None:
         entry = Found(client, "6881", "1")
-        assert isinstance(add(look(entry), put(Fault(718)), look(entry))[0], Ignored)
+        assert isinstance(add(look(NOBODY), put(Fault(718)), look(entry))[0], Ignored)
+
+    @pytest.mark.parametrize("client", ["nas", "", "0.0.0.0", ROUTER, WIRELESS])
+    def test_an_entry_that_does_not_say_whose_it_is_is_not_overwritten(self, client: str) -> None:
+        outcome, leases = add(look(Found(client, "6881", "1")))
+        assert isinstance(outcome, Ignored)
+        assert "left alone" in outcome.reason
+        assert not outcome.silent
+        assert leases == []
+
+    @pytest.mark.parametrize("first", [Done(), LOST])
+    def test_unless_it_was_made_from_here(self, first: Answer) -> None:
+        """There are routers that list a host by its name."""
+        _, _, learned = play((look(NOBODY), put(first)), DEVICE)
+        assert add(look(NAMED), put(Done()), device=learned) == (Mapped(3600), [3600])
+
+    @pytest.mark.parametrize("seen", [NOBODY, THEIRS, ELSEWHERE])
+    def test_what_was_lost_is_not_from_here_any_more(self, seen: Answer) -> None:
+        _, learned = see(ADDED, seen)
+        assert add(look(NAMED), device=learned)[1] == []
 
     @pytest.mark.parametrize("code", [729, 501])
     def test_others_where_no_look_is_possible_are_none(self, code: int) -> None:
@@ -156,7 +180,20 @@ class TestLeases:
     def test_no_longer_permanent_only(self) -> None:
         device = Device(HERE, ROUTER, permanent_only=True)
         said = (look(NOBODY), put(Fault(402)), put(Done()))
-        assert add(*said, device=device) == (Mapped(3600), [0, 3600])
+        outcome, leases, learned = play(said, device)
+        assert (outcome, leases) == (Mapped(3600), [0, 3600])
+        assert not learned.permanent_only
+
+    def test_for_ever_where_that_is_refused(self) -> None:
+        said = (look(NOBODY), put(Fault(402)), put(Fault(402)), put(Done()))
+        outcome, leases, learned = play(said, DEVICE, lease=0)
+        assert (outcome, leases) == (Mapped(604800), [0, 3600, 604800])
+        assert not learned.permanent_only
+
+    def test_for_ever_where_that_was_wanted_teaches_nothing(self) -> None:
+        outcome, leases, learned = play((look(NOBODY), put(Done())), DEVICE, lease=0)
+        assert (outcome, leases) == (Mapped(0), [0])
+        assert not learned.permanent_only
 
     def test_725_for_a_permanent_lease(self) -> None:
         outcome, leases = add(look(NOBODY), put(Fault(725)), put(Fault(725)))
@@ -206,19 +243,17 @@ class TestCodes:
 class TestSilence:
     @pytest.mark.parametrize("silence", [LOST, UNSENT])
     def test_nothing_is_asked_of_a_router_that_is_silent(self, silence: NoAnswer) -> None:
-        outcome, leases = add(look(silence))
-        assert isinstance(outcome, Ignored)
-        assert leases == []
+        assert add(look(silence)) == (Ignored(silence.reason, silent=True), [])
 
     def test_an_add_that_was_not_answered_may_have_been_carried_out(self) -> None:
-        assert add(look(NOBODY), put(LOST))[0] == Unknown("lost")
+        assert add(look(NOBODY), put(LOST))[0] == Unknown("lost", silent=True)
 
     def test_an_add_with_an_answer_like_none(self) -> None:
         said = (look(UNSUPPORTED), put(Fault(None)), look(UNSUPPORTED))
-        assert isinstance(add(*said)[0], Unknown)
+        assert add(*said)[0] == Unknown(faults.meaning(None).reason)
 
     def test_an_add_that_was_not_sent_was_not(self) -> None:
-        assert add(look(NOBODY), put(UNSENT))[0] == Ignored("refused")
+        assert add(look(NOBODY), put(UNSENT))[0] == Ignored("refused", silent=True)
 
 
 class TestDialects:
@@ -241,6 +276,12 @@ class TestDialects:
         found, learned = see(DEVICE, Fault(402), LOST)
         assert found.kind is Kind.UNKNOWN
         assert see(learned, Fault(402), Fault(402))[0].kind is Kind.NOBODY
+
+    def test_each_code_is_asked_about(self) -> None:
+        _, learned = see(DEVICE, Fault(402), NOBODY)
+        found, learned = see(learned, Fault(501), Fault(501))
+        assert found.kind is Kind.NOBODY
+        assert see(learned, Fault(402))[0].kind is Kind.UNKNOWN
 
     @pytest.mark.parametrize("code", [401, 718, -1, None])
     def test_other_codes_mean_nothing(self, code: int | None) -> None:
@@ -286,11 +327,44 @@ class TestHolder:
         assert holder(Found(client, "6881", "1"), PORT, DEVICE).kind is Kind.UNKNOWN
 
     @pytest.mark.parametrize(
-        ("client", "kind"), [("192.168.1.77", Kind.OTHER), ("8.8.8.8", Kind.UNKNOWN)]
+        ("client", "lan", "kind"),
+        [
+            ("192.168.1.77", 24, Kind.OTHER),
+            ("192.168.1.77", 0, Kind.OTHER),
+            ("8.8.8.8", 24, Kind.UNKNOWN),
+            (WIRELESS, 24, Kind.UNKNOWN),
+            ("192.168.1.0", 24, Kind.UNKNOWN),
+            ("192.168.1.255", 24, Kind.UNKNOWN),
+            ("192.168.1.255", 16, Kind.OTHER),
+            ("192.168.255.255", 16, Kind.UNKNOWN),
+            ("192.168.1.3", 31, Kind.OTHER),
+            ("255.255.255.255", 0, Kind.UNKNOWN),
+            ("224.0.0.1", 0, Kind.UNKNOWN),
+        ],
     )
-    def test_only_a_host_of_the_lan_can_be_another(self, client: str, kind: Kind) -> None:
-        device = Device(HERE, ROUTER, lan=24)
-        assert holder(Found(client, "6881", "1"), PORT, device).kind is kind
+    def test_only_a_host_of_the_lan_can_be_another(self, client: str, lan: int, kind: Kind) -> None:
+        found = holder(Found(client, "6881", "1"), PORT, replace(DEVICE, lan=lan))
+        assert (found.kind, found.listed) == (kind, kind is Kind.UNKNOWN)
+
+    @pytest.mark.parametrize(
+        ("said", "seconds"),
+        [
+            ("3600", 3600),
+            (" 59\n", 59),
+            ("0", 0),
+            ("", 0),
+            ("-1", 0),
+            ("soon", 0),
+            ("1.5", 0),
+            ("\u0663", 0),
+            ("4294967295", 4294967295),
+            ("4294967296", 0),
+            ("9" * 5000, 0),
+        ],
+    )
+    def test_the_seconds_left(self, said: str, seconds: int) -> None:
+        found = holder(Found(HERE, "6881", "1", said), PORT, DEVICE)
+        assert (found.kind, found.lease) == (Kind.OURS, seconds)
 
     @given(st.text(), st.text(), st.text())
     def test_any_text(self, client: str, number: str, enabled: str) -> None:
@@ -314,6 +388,8 @@ class TestRemoving:
             ((look(OURS), (Delete, Fault(None))), Removal.FAILED),
             ((look(OURS), (Delete, LOST)), Removal.FAILED),
             ((look(UNSUPPORTED), (Delete, Done())), Removal.GONE),
+            ((look(NAMED),), Removal.FAILED),
+            ((look(Found(WIRELESS, "6881", "1")),), Removal.FAILED),
         ],
     )
     def test_rows(self, said: Said, removal: Removal) -> None:
@@ -328,9 +404,18 @@ class TestRemoving:
             machine.send(answer)
         assert end.value.value == (removal, DEVICE)
 
+    @pytest.mark.parametrize("entry", [NAMED, OURS])
+    def test_what_was_made_from_here_is_removed_whatever_it_is_called(self, entry: Found) -> None:
+        machine = removing(PORT, ADDED)
+        next(machine)
+        assert machine.send(entry) == Delete(PORT)
+        with pytest.raises(StopIteration) as end:
+            machine.send(Done())
+        assert end.value.value == (Removal.GONE, DEVICE)
+
 
 ANSWERS = st.one_of(
-    st.sampled_from([OURS, THEIRS, OFF, ELSEWHERE, LOST, UNSENT, Done()]),
+    st.sampled_from([OURS, THEIRS, OFF, ELSEWHERE, NAMED, LOST, UNSENT, Done()]),
     st.builds(Fault, st.sampled_from([401, 402, 501, 606, 713, 714, 718, 725, 729, None])),
 )
 
@@ -347,7 +432,7 @@ def test_whatever_is_answered_it_ends_and_steals_nothing(
         if isinstance(step, Look) and step.port == PORT:
             last = answer
         elif not isinstance(step, Look):
-            assert last != THEIRS
+            assert last not in (THEIRS, NAMED)
             adds += isinstance(step, Put)
             if isinstance(step, Put) and isinstance(answer, Found):
                 answer = Done()  # only a look finds something
@@ -357,7 +442,7 @@ def test_whatever_is_answered_it_ends_and_steals_nothing(
             outcome, _ = end.value
             assert isinstance(outcome, Mapped | Conflict | Ignored | Unknown)
             if isinstance(outcome, Mapped):
-                assert last != THEIRS
+                assert last not in (THEIRS, NAMED)
             assert adds <= 6
             return
     raise AssertionError("it never ends")

@@ -19,6 +19,25 @@ IP2, IP1 = (f"urn:schemas-upnp-org:service:WANIPConnection:{version}" for versio
 PPP = "urn:schemas-upnp-org:service:WANPPPConnection:1"
 
 
+@pytest.mark.parametrize(
+    ("path", "where", "at_root"),
+    [
+        ("ctl", "/folder/ctl", "/ctl"),
+        ("a/ctl?x", "/folder/a/ctl?x", "/a/ctl?x"),
+        ("/ctl", "/ctl", None),
+        ("http://192.168.1.1:6000/ctl", "/ctl", None),
+        ("../ctl", "/ctl", None),
+    ],
+)
+def test_a_relative_control_path_may_be_meant_from_the_root(
+    path: str, where: str, at_root: str | None
+) -> None:
+    url = trust.Url("192.168.1.1", 5000, "/folder/d.xml")
+    (service,) = services(document((KIND, path)), url=url)
+    assert service.control.target == where
+    assert (service.at_root.target if service.at_root else None) == at_root
+
+
 def read(text: str) -> list[tuple[str, str]]:
     return [(service.kind, str(service.control)) for service in services(text, url=URL)]
 

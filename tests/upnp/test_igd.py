@@ -1,24 +1,28 @@
 """The gateway against a router on loopback, whole: library, HTTP, decisions."""
 
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 import trio
+import trio.testing
+from async_upnp_client.const import HttpResponse
 
 from natsup.state.gateway import Gateway
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 from natsup.upnp import trust
 from natsup.upnp.adding import Kind
-from natsup.upnp.description import services
-from natsup.upnp.igd import Igd, description
+from natsup.upnp.description import Condition, services
+from natsup.upnp.igd import Igd, description, normalised
 from tests.upnp import fake
 from tests.upnp.fake import HERE, OTHER, Entry, Request, Router
 
 PORT = Port(Protocol.TCP, 6881)
 KEY = ("TCP", 6881)
+LATE = "the router did not answer in time"
 ADD, DELETE, LOOK = "AddPortMapping", "DeletePortMapping", "GetSpecificPortMappingEntry"
 
 
@@ -38,7 +42,7 @@ async def test_add_renew_remove() -> None:
         assert router.table == {KEY: Entry(HERE, "6881", "1", "3600", description(PORT))}
         assert await gateway.add(PORT, lease=3600) == Mapped(3600)
         assert (await igd.look(PORT)).kind is Kind.OURS
-        assert await igd.check(PORT) == Mapped(0)
+        assert await igd.check(PORT) == Mapped(3600)
         assert await gateway.remove(PORT) is Removal.GONE
         assert router.table == {}
         assert (await igd.look(PORT)).kind is Kind.NOBODY
@@ -107,6 +111,42 @@ async def test_another_host_s_name_for_a_mapping_hides_nothing(name: str) -> Non
         assert router.counted[ADD] == 0
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("17", 17), ("0", 0), ("", 0), ("soon", 0)])
+async def test_the_lease_that_a_look_shows(said: str, seconds: int) -> None:
+    async with home() as (router, igd):
+        router.table[KEY] = Entry(HERE, "6881", lease=said)
+        assert await igd.check(PORT) == Mapped(seconds)
+
+
+async def test_an_entry_that_names_nobody_is_left_alone() -> None:
+    """It is another's for all we know, until this very gateway was made to add it."""
+    named = Entry("nas.lan", "6881")
+    async with home() as (router, igd):
+        router.table[KEY] = named
+        assert isinstance(await igd.add(PORT, lease=3600), Ignored)
+        assert await igd.remove(PORT) is Removal.FAILED
+        assert await igd.check(PORT) == Unknown("the router's entry for the port names no address")
+        assert router.table == {KEY: named}
+        assert set(router.actions) == {LOOK}
+        router.table.clear()
+        assert await igd.add(PORT, lease=3600) == Mapped(3600)
+        router.table[KEY] = named  # as it calls this host
+        router.odd[ADD] = lambda request: fake.success(ADD)
+        assert await igd.add(PORT, lease=3600) == Mapped(3600)
+        assert await igd.remove(PORT) is Removal.GONE
+        assert router.table == {}
+
+
+async def test_this_host_s_other_address_is_no_other_host_s() -> None:
+    async with fake.running() as router:
+        igd = await Igd.open(
+            router.service, location=router.url, internal_address=HERE, own=frozenset({OTHER})
+        )
+        router.table[KEY] = Entry(OTHER, "6881")
+        assert isinstance(await igd.add(PORT, lease=3600), Ignored)
+        assert router.counted[ADD] == 0
+
+
 async def test_taken_in_between() -> None:
     async with home() as (router, igd):
 
@@ -140,6 +180,20 @@ async def test_permanent_only_is_learned() -> None:
         assert router.counted[ADD] == 2
         assert await igd.add(PORT, lease=3600) == Mapped(0)
         assert router.counted[ADD] == 3
+
+
+@pytest.mark.parametrize(
+    "piece", ["<errorCode", "<a:errorCode ", "<errorCode>", "<errorCode> ", "<errorCode>1x", "a:"]
+)
+async def test_no_answer_takes_long_to_read(piece: str) -> None:
+    """Ten times what a router may send, so that a quadratic reader takes most of a minute."""
+    async with home() as (_, igd):
+        action = igd._service.action(ADD)
+        response = HttpResponse(500, {}, piece * (600_000 // len(piece)))
+        began = time.process_time()
+        with pytest.raises(Exception, match="None"):
+            normalised(action, response)
+        assert time.process_time() - began < 5
 
 
 GLUED = '<s:Body><s:Fault><UPnPErrorxmlns="x"><errorCode>718</errorCode></s:Fault></s:Body>'
@@ -224,13 +278,52 @@ async def test_looks_that_say_nothing_are_no_conflict(body: str) -> None:
 async def test_an_add_without_an_answer() -> None:
     async with home(seconds=0.3) as (router, igd):
         router.odd[ADD] = lambda request: fake.SILENCE
-        assert isinstance(await igd.add(PORT, lease=3600), Unknown)
+        assert await igd.add(PORT, lease=3600) == Unknown(LATE, silent=True)
+
+
+async def test_a_look_without_an_answer() -> None:
+    async with home(seconds=0.3) as (router, igd):
+        router.odd[LOOK] = lambda request: fake.SILENCE
+        assert await igd.add(PORT, lease=3600) == Ignored(LATE, silent=True)
+        assert await igd.check(PORT) == Unknown(LATE, silent=True)
+        assert router.counted[ADD] == 0
+
+
+async def test_a_turn_that_does_not_come_in_time() -> None:
+    async with home(seconds=0.3) as (router, igd):
+        outcomes = []
+
+        async def add(number: int) -> None:
+            outcomes.append(await igd.add(Port(Protocol.TCP, number), lease=3600))
+
+        router.odd[ADD] = lambda request: fake.SILENCE
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(add, 7000)
+            nursery.start_soon(add, 7001)
+        assert Unknown(LATE, silent=True) in outcomes
+        assert Ignored(LATE, silent=True) in outcomes
+        assert router.counted[ADD] == 1
+
+
+@pytest.mark.parametrize("answer", [b"no HTTP\r\n\r\n", fake.http(200, "x" * 100_000)])
+async def test_an_answer_that_cannot_be_read_is_no_silence(answer: bytes) -> None:
+    async with home() as (router, igd):
+        router.odd[ADD] = lambda request: answer
+        outcome = await igd.add(PORT, lease=3600)
+        assert isinstance(outcome, Ignored)
+        assert not outcome.silent
+        router.odd[LOOK] = lambda request: answer
+        outcome = await igd.add(PORT, lease=3600)
+        assert isinstance(outcome, Unknown)
+        assert not outcome.silent
 
 
 async def test_a_router_that_hangs_up_on_an_add() -> None:
     async with home() as (router, igd):
         router.odd[ADD] = lambda request: fake.HANG_UP
-        assert isinstance(await igd.add(PORT, lease=3600), Unknown)
+        outcome = await igd.add(PORT, lease=3600)
+        assert isinstance(outcome, Unknown)
+        assert outcome.silent
         assert router.counted[ADD] == 2  # once on the kept connection, once on one of its own
 
 
@@ -254,7 +347,7 @@ async def test_a_silent_router() -> None:
     async with home(seconds=0.3) as (router, igd):
         for action in (ADD, DELETE, LOOK, "GetExternalIPAddress", "GetStatusInfo"):
             router.odd[action] = lambda request: fake.SILENCE
-        assert isinstance(await igd.add(PORT, lease=3600), Ignored | Unknown)
+        assert await igd.add(PORT, lease=3600) == Ignored(LATE, silent=True)
         assert await igd.remove(PORT) is Removal.FAILED
         assert (await igd.look(PORT)).kind is Kind.UNKNOWN
         assert await igd.external_address() is None
@@ -263,7 +356,9 @@ async def test_a_silent_router() -> None:
 async def test_a_router_that_has_gone() -> None:
     async with home() as (_, igd):
         pass
-    assert isinstance(await igd.add(PORT, lease=3600), Ignored)
+    outcome = await igd.add(PORT, lease=3600)
+    assert isinstance(outcome, Ignored)
+    assert outcome.silent
     assert await igd.remove(PORT) is Removal.FAILED
     assert await igd.external_address() is None
 
@@ -277,6 +372,80 @@ async def test_one_request_at_a_time() -> None:
         assert router.connections == 1
 
 
+async def test_what_one_operation_learns_those_that_wait_know() -> None:
+    def refuse(request: Request) -> bytes | None:
+        return None if request.values["NewLeaseDuration"] == "0" else fake.fault(725)
+
+    async with home() as (router, igd):
+        router.odd[ADD] = refuse
+        async with trio.open_nursery() as nursery:
+            for number in range(7000, 7004):
+                nursery.start_soon(partial(igd.add, Port(Protocol.TCP, number), lease=3600))
+        assert router.counted[ADD] == 5
+        assert await igd.add(PORT, lease=3600) == Mapped(0)
+        assert router.counted[ADD] == 6
+
+
+async def test_the_external_address_is_asked_last() -> None:
+    """After what is under way, and after what comes while that is."""
+    async with home() as (router, igd), trio.open_nursery() as nursery:
+
+        def ask(request: Request) -> None:
+            del router.odd[LOOK]
+            nursery.start_soon(igd.external_address)
+
+        def add_more(request: Request) -> None:
+            del router.odd[ADD]
+            for number in range(7000, 7003):
+                nursery.start_soon(partial(igd.add, Port(Protocol.TCP, number), lease=3600))
+
+        router.odd = {LOOK: ask, ADD: add_more}
+        await igd.add(PORT, lease=3600)
+    assert router.actions == [LOOK, ADD] * 4 + ["GetExternalIPAddress"]
+
+
+async def test_nobody_waits_long_for_the_external_address(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    autojump_clock.autojump_threshold = 0.05  # sockets are real: leave the kernel a moment
+    asked = "GetExternalIPAddress"
+    async with home() as (router, igd):
+        reached = trio.Event()
+
+        def silent(request: Request) -> bytes:
+            reached.set()
+            return fake.SILENCE
+
+        router.odd[asked] = silent
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(igd.external_address)
+            await reached.wait()
+            assert await igd.add(PORT, lease=3600) == Mapped(3600)
+            assert trio.current_time() - began < 3
+        assert router.actions == [asked, LOOK, ADD]
+
+
+async def test_a_router_that_is_never_idle_is_not_asked_for_its_address(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with home() as (router, igd), igd._turn():
+        with trio.fail_after(11):
+            assert await igd.external_address() is None
+        assert router.actions == []
+
+
+async def test_a_condition_is_what_was_said_in_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    autojump_clock.autojump_threshold = 0.05
+    async with home() as (router, igd):
+        router.odd["GetStatusInfo"] = lambda request: fake.SILENCE
+        began = trio.current_time()
+        assert await igd.condition() == Condition(False, "11.22.33.1")
+        assert trio.current_time() - began < 3
+
+
 async def test_the_connection_is_given_up() -> None:
     """A second session of this host may be waiting for the only one a router takes."""
     async with home() as (router, one):
@@ -287,6 +456,31 @@ async def test_the_connection_is_given_up() -> None:
         assert await one.external_address() == "11.22.33.1"
         assert one._requester._stream is None
         assert other._requester._stream is None
+
+
+async def test_a_control_path_that_was_meant_from_the_root() -> None:
+    """There are routers that write it without its slash, and descriptions in a folder."""
+    async with fake.running() as router:
+        url = trust.read(router.url.replace("d.xml", "folder/d.xml"))
+        (service,) = services(fake.document((fake.KIND, "ctl")), url=url)
+        igd = await Igd.open(service, location=str(url), internal_address=HERE)
+
+        def only_at_the_root(request: Request) -> bytes | None:
+            return None if request.path == "/ctl" else fake.http(404, "not here")
+
+        for action in (LOOK, ADD):
+            router.odd[action] = only_at_the_root
+        assert (await igd.look(PORT)).kind is Kind.NOBODY
+        assert await igd.add(PORT, lease=3600) == Mapped(3600)
+        paths = [request.path for request in router.log]
+        assert paths == ["/folder/ctl", "/ctl", "/ctl", "/ctl"]
+
+
+async def test_a_path_that_is_nowhere() -> None:
+    async with home() as (router, igd):
+        router.odd[LOOK] = lambda request: fake.http(404, "not here")
+        assert (await igd.look(PORT)).kind is Kind.UNKNOWN
+        assert router.counted[LOOK] == 1
 
 
 async def test_a_control_path_that_begins_with_two_slashes() -> None:
