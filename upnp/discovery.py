@@ -14,7 +14,7 @@ import trio
 
 from natsup.upnp import ssdp, trust
 from natsup.upnp.description import Condition, Service, Unreadable, best, services
-from natsup.upnp.network import Network, NoNetwork, address_towards, look
+from natsup.upnp.network import Network, NoNetwork, look, towards
 
 if TYPE_CHECKING:
     from natsup.upnp.igd import Igd
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("natsup.upnp")
 
 _DESCRIPTION_AT_MOST = 256 * 1024
+_DESCRIPTION_SECONDS = 10.0
+_CONDITIONS_SECONDS = 2.0  # for all services together: what they say is a preference, no veto
 _MOST_LOCATIONS = 4  # of one router: some have a description for each version
+_HEAD_START = 1.0  # seconds of one description before the next
 _AGAIN_AFTER = 0.5  # seconds; the search is UDP
 
 
@@ -38,47 +41,63 @@ async def find_gateway(
 ) -> "Igd | NoGateway":
     """The default gateway, or the router whose description is at ``url``.
 
-    ``seconds`` are for the search and again for the description. Raises nothing for what a
-    network or a router does.
+    ``seconds``: how long an answer to the search is waited for. A description that was found has
+    patience of its own, because there are routers that take long to give it: 10 s. Raises nothing
+    for what a network or a router does.
     """
     if url is not None:
-        return await _at(url, seconds)
+        return await _at(url)
     network = await look(interface)
     if isinstance(network, NoNetwork):
         return NoGateway(network.reason)
-    reason = f"the router at {network.gateway} does not answer to UPnP; is it switched on there?"
-    with trio.move_on_after(seconds) as scope:
-        async with trio.open_nursery() as nursery:
-            send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS)
-            nursery.start_soon(_search, network, send)
-            tried: set[trust.Url] = set()
-            async for location in receive:
-                if location in tried or len(tried) >= _MOST_LOCATIONS:
-                    continue
-                tried.add(location)
-                scope.deadline = trio.current_time() + seconds
-                found = await _open(location, network.address, seconds, lan=network.prefix)
-                if not isinstance(found, NoGateway):
-                    nursery.cancel_scope.cancel()
-                    return found
-                reason = found.reason
-    return NoGateway(reason)
+    return await _first(network, seconds)
 
 
-async def _at(text: str, seconds: float) -> "Igd | NoGateway":
+async def _at(text: str) -> "Igd | NoGateway":
     try:
         url = trust.read(text)
     except trust.Refused as error:
         return NoGateway(f"--gateway is of no use: {error}")
-    address = await trio.to_thread.run_sync(address_towards, url.host)
-    if address is None:
-        return NoGateway(f"there is no way to {url.host}")
-    return await _open(url, address, seconds)
+    network = await towards(url.host)
+    if isinstance(network, NoNetwork):
+        return NoGateway(network.reason)
+    return await _open(url, network)
 
 
-async def _search(network: Network, found: "trio.MemorySendChannel[trust.Url]") -> None:
-    """Send the search and pass on where the gateway says its description is, until cancelled."""
-    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+async def _first(network: Network, seconds: float) -> "Igd | NoGateway":
+    """Search, and open what is found until something can be opened.
+
+    The next description is tried when one is of no use, or takes long: not all at once, for the
+    routers that take a single connection.
+    """
+    result: Igd | NoGateway = NoGateway(
+        f"the router at {network.gateway} does not answer to UPnP; is it switched on there?"
+    )
+    async with trio.open_nursery() as nursery:
+
+        async def attempt(location: trust.Url, over: trio.Event) -> None:
+            nonlocal result
+            result = await _open(location, network)
+            if isinstance(result, NoGateway):
+                over.set()
+            else:
+                nursery.cancel_scope.cancel()
+
+        send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS)
+        nursery.start_soon(_search, network, send, seconds)
+        async for location in receive:
+            over = trio.Event()
+            nursery.start_soon(attempt, location, over)
+            with trio.move_on_after(_HEAD_START):
+                await over.wait()
+    return result
+
+
+async def _search(
+    network: Network, found: "trio.MemorySendChannel[trust.Url]", seconds: float
+) -> None:
+    """Send the search, and pass on where the gateway says its descriptions are, each once."""
+    with found, trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         try:
             await sock.bind((network.address, 0))
         except OSError as error:  # the address has gone since the routes were read
@@ -87,27 +106,32 @@ async def _search(network: Network, found: "trio.MemorySendChannel[trust.Url]") 
         sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
         own = trio.socket.inet_aton(network.address)  # with --interface not the default's
         sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_send, sock, network)
-            while True:
-                try:
-                    data, (sender, _) = await sock.recvfrom(8192)
-                except OSError:  # an ICMP error for one of the datagrams
-                    continue
-                if sender != network.gateway:
-                    continue
-                text = ssdp.location(data)
-                if text is None:
-                    continue
-                try:
-                    url = trust.location(text, sender=sender, own=network.address)
-                except trust.Refused as error:
-                    log.debug("the router's answer to the search is of no use: %s", error)
-                    continue
-                try:
-                    found.send_nowait(url)
-                except trio.WouldBlock:
-                    continue
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_send, sock, network)
+                passed: set[trust.Url] = set()
+                while len(passed) < _MOST_LOCATIONS:
+                    url = await _answer(sock, network)
+                    if url is not None and url not in passed:
+                        passed.add(url)
+                        found.send_nowait(url)  # there is room for as many
+                nursery.cancel_scope.cancel()
+
+
+async def _answer(sock: trio.socket.SocketType, network: Network) -> trust.Url | None:
+    """Receive a datagram; where the description is, if it is the gateway's answer."""
+    try:
+        data, (sender, _) = await sock.recvfrom(8192)
+    except OSError:  # an ICMP error for one of the datagrams
+        return None
+    text = ssdp.location(data) if sender == network.gateway else None
+    if text is None:
+        return None
+    try:
+        return trust.location(text, sender=sender, own=network.address)
+    except trust.Refused as error:
+        log.debug("the router's answer to the search is of no use: %s", error)
+        return None
 
 
 async def _send(sock: trio.socket.SocketType, network: Network) -> None:
@@ -121,18 +145,16 @@ async def _send(sock: trio.socket.SocketType, network: Network) -> None:
         await trio.sleep(_AGAIN_AFTER)
 
 
-async def _open(
-    location: trust.Url, address: str, seconds: float, *, lan: int = 0
-) -> "Igd | NoGateway":
+async def _open(location: trust.Url, network: Network) -> "Igd | NoGateway":
     """Fetch a description and make a gateway of its best service."""
     # Slow, and not needed before a router has answered; calls are served meanwhile.
     await trio.to_thread.run_sync(import_module, "natsup.upnp.igd")
     from natsup.upnp.igd import Igd
     from natsup.upnp.requester import Requester, RequestFailed
 
-    requester = Requester(address, at_most=_DESCRIPTION_AT_MOST)
+    requester = Requester(network.address, at_most=_DESCRIPTION_AT_MOST)
     try:
-        status, body = await requester.get(location, seconds=seconds)
+        status, body = await requester.get(location, seconds=_DESCRIPTION_SECONDS)
     except RequestFailed as error:
         return NoGateway(str(error))
     finally:
@@ -144,13 +166,16 @@ async def _open(
     except Unreadable as error:
         return NoGateway(str(error))
     opened: dict[Service, Igd] = {}
-    conditions: dict[Service, Condition] = {}
     for service in dict.fromkeys(candidates):
         opened[service] = await Igd.open(
-            service, location=str(location), internal_address=address, lan=lan
+            service,
+            location=str(location),
+            internal_address=network.address,
+            lan=network.prefix,
+            own=network.own,
         )
+    conditions: dict[Service, Condition] = {}
     if len(opened) > 1:
-        with trio.move_on_after(seconds):
-            for service, igd in opened.items():
-                conditions[service] = await igd.condition()
+        for service, igd in opened.items():
+            conditions[service] = await igd.condition(seconds=_CONDITIONS_SECONDS / len(opened))
     return opened[best(list(opened), conditions)]

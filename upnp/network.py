@@ -3,8 +3,9 @@
 pyroute2 reads the kernel's routes, in a worker thread: it is synchronous and takes 0.2 s to import.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -26,6 +27,7 @@ class Network:
     gateway: str
     address: str  # ours, facing the gateway
     prefix: int = 0  # how many bits of it name the LAN; 0: not known
+    own: frozenset[str] = frozenset()  # all of this host's IPv4 addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,48 +51,65 @@ def choose(routes: Iterable[Route], interface: str | None) -> Route | NoNetwork:
 
 async def look(interface: str | None = None) -> Network | NoNetwork:
     """The network as it is now."""
-    return await trio.to_thread.run_sync(_look, interface)
+    return await trio.to_thread.run_sync(_read, lambda kernel: _default(kernel, interface))
 
 
-def _look(interface: str | None) -> Network | NoNetwork:
+async def towards(host: str) -> Network | NoNetwork:
+    """The network as it is now, with ``host``, an IPv4 address, for its gateway."""
+    return await trio.to_thread.run_sync(_read, lambda kernel: _towards(kernel, host))
+
+
+def _read(find: Callable[[Any], Network | NoNetwork]) -> Network | NoNetwork:
+    """``find`` asks a pyroute2.IPRoute."""
     from pyroute2 import IPRoute
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         with IPRoute() as kernel:
-            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
-            routes = [
-                Route(
-                    names.get(route.get_attr("RTA_OIF"), ""),
-                    route.get_attr("RTA_GATEWAY") or "",
-                    route.get_attr("RTA_PRIORITY") or 0,
-                )
-                for route in kernel.get_default_routes(family=2)
-            ]
-            chosen = choose(routes, interface)
-            if isinstance(chosen, NoNetwork):
-                return chosen
-            (way,) = kernel.route("get", dst=chosen.gateway)
-            address = way.get_attr("RTA_PREFSRC")
-            if not address:
-                return NoNetwork("this host has no address towards its router")
-            prefixes = [
-                entry["prefixlen"]
-                for entry in kernel.get_addr(family=2, address=address)
-                if entry.get_attr("IFA_ADDRESS") == address
-            ]
-            return Network(chosen.interface, chosen.gateway, address, min(prefixes, default=0))
+            return find(kernel)
     except (NetlinkError, OSError) as error:
         return NoNetwork(f"the kernel's routes cannot be read: {error}")
 
 
-def address_towards(host: str) -> str | None:
-    """This host's own address on the way to another; None if there is no way."""
-    import socket
+def _default(kernel: Any, interface: str | None) -> Network | NoNetwork:
+    names = _names(kernel)
+    routes = [
+        Route(
+            names.get(route.get_attr("RTA_OIF"), ""),
+            route.get_attr("RTA_GATEWAY") or "",
+            route.get_attr("RTA_PRIORITY") or 0,
+        )
+        for route in kernel.get_default_routes(family=2)
+    ]
+    chosen = choose(routes, interface)
+    if isinstance(chosen, NoNetwork):
+        return chosen
+    (way,) = kernel.route("get", dst=chosen.gateway)
+    return _network(kernel, chosen.interface, chosen.gateway, way)
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((host, 9))  # sends nothing: the kernel only looks the route up
-        except OSError:
-            return None
-        return str(sock.getsockname()[0])
+
+def _towards(kernel: Any, host: str) -> Network | NoNetwork:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        (way,) = kernel.route("get", dst=host)
+    except NetlinkError:
+        return NoNetwork(f"there is no way to {host}")
+    return _network(kernel, _names(kernel).get(way.get_attr("RTA_OIF"), ""), host, way)
+
+
+def _names(kernel: Any) -> dict[int, str]:
+    return {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
+
+
+def _network(kernel: Any, interface: str, gateway: str, way: Any) -> Network | NoNetwork:
+    """``way``: the kernel's route to the gateway."""
+    address = way.get_attr("RTA_PREFSRC")
+    if not address:
+        return NoNetwork("this host has no address towards its router")
+    entries = list(kernel.get_addr(family=2))
+    own = frozenset(entry.get_attr("IFA_LOCAL") or "" for entry in entries) - {""}
+    prefixes = [entry["prefixlen"] for entry in entries if entry.get_attr("IFA_ADDRESS") == address]
+    # A gateway that is itself behind another router has a LAN that our address does not tell.
+    prefix = 0 if way.get_attr("RTA_GATEWAY") else min(prefixes, default=0)
+    return Network(interface, gateway, address, prefix, own)

@@ -84,10 +84,12 @@ Oddity = Callable[[Request], bytes | None]
 
 @dataclass
 class Router:
-    """``odd``: what to answer to an action instead, as bytes; None from it: as usual."""
+    """``odd``: what to answer to an action instead, as bytes; None from it: as usual. ``late``: by
+    how many seconds what is at a path is answered late."""
 
     table: dict[tuple[str, int], Entry] = field(default_factory=dict)
     odd: dict[str, Oddity] = field(default_factory=dict)
+    late: dict[str, float] = field(default_factory=dict)
     documents: dict[str, str] = field(default_factory=dict)
     log: list[Request] = field(default_factory=list)
     connections: int = 0
@@ -175,6 +177,7 @@ class Router:
                         data += more
                     body, data = data[:wanted].decode(), data[wanted:]
                     answer = self._take(head, body)
+                    await trio.sleep(self.late.get(self.log[-1].path, 0))
                     if answer == SILENCE:
                         await trio.sleep_forever()
                     if answer == HANG_UP:

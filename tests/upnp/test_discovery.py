@@ -1,14 +1,17 @@
-"""Which route is taken, and what becomes of a description at a given URL.
+"""Which route is taken, whose answer is believed, and what becomes of a description.
 
-The search itself needs a network of its own: tests/lab has one with a real router.
+tests/lab has a network with a real router, where all of it comes together.
 """
 
 import sys
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+import trio.testing
 
-from natsup.upnp import discovery, network
+from natsup.state.model import Ignored, Port, Protocol
+from natsup.upnp import discovery, network, ssdp, trust
 from natsup.upnp.discovery import NoGateway, find_gateway
 from natsup.upnp.igd import Igd
 from natsup.upnp.network import NoNetwork, Route, choose
@@ -51,7 +54,11 @@ def here(found: "Igd | NoGateway") -> Igd:
 @pytest.fixture(autouse=True)
 def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback has addresses enough: give host and router one each."""
-    monkeypatch.setattr(discovery, "address_towards", lambda host: HERE)
+
+    async def towards(host: str) -> network.Network:
+        return network.Network("lo", host, HERE, own=frozenset({HERE, "127.0.0.3"}))
+
+    monkeypatch.setattr(discovery, "towards", towards)
 
 
 async def test_a_description_at_a_url() -> None:
@@ -74,6 +81,178 @@ async def test_of_two_services_the_connected_one() -> None:
         router.odd["GetStatusInfo"] = state
         igd = here(await find_gateway(url=router.url, seconds=10))
         assert igd._service.service_type == PPP
+
+
+async def test_all_addresses_of_this_host_are_known() -> None:
+    async with fake.running() as router:
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        router.table["TCP", 6881] = fake.Entry("127.0.0.3", "6881")
+        igd = here(await find_gateway(url=router.url))
+        assert isinstance(await igd.add(Port(Protocol.TCP, 6881), lease=3600), Ignored)
+        assert not router.counted["AddPortMapping"]
+
+
+class Finding:
+    """Makes the search find descriptions at these paths at once, and go on to its end."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: trio.testing.MockClock) -> None:
+        clock.autojump_threshold = 0.05  # sockets are real: leave the kernel a moment
+        self._patch = monkeypatch.setattr
+
+    def __call__(self, router: fake.Router, *paths: str) -> None:
+        async def look(interface: str | None) -> network.Network:
+            return network.Network("lo", fake.ROUTER, HERE)
+
+        async def search(
+            net: network.Network, found: trio.MemorySendChannel[trust.Url], seconds: float
+        ) -> None:
+            async with found:
+                for path in paths:
+                    await found.send(trust.Url(fake.ROUTER, router.port, path))
+                await trio.sleep(seconds)
+
+        self._patch(discovery, "look", look)
+        self._patch(discovery, "_search", search)
+
+
+@pytest.fixture
+def finding(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> Finding:
+    return Finding(monkeypatch, autojump_clock)
+
+
+async def test_a_description_has_patience_of_its_own(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        router.late["/d.xml"] = 8
+        assert here(await find_gateway(seconds=0.5)).location == router.url
+
+
+async def test_a_description_that_never_comes(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/d.xml")
+        router.odd["GET"] = lambda request: fake.SILENCE
+        found = await find_gateway(seconds=0.5)
+        assert found == NoGateway("the router did not answer in time")
+        assert 9 < autojump_clock.current_time() < 15
+
+
+@pytest.mark.parametrize("action", ["GetStatusInfo", "GetExternalIPAddress"])
+async def test_a_condition_is_no_veto(
+    action: str, finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ip"), (PPP, "/ppp"))
+        router.odd[action] = lambda request: fake.SILENCE
+        igd = here(await find_gateway(seconds=0.5))
+        assert igd._service.service_type == KIND
+        assert autojump_clock.current_time() < 4
+
+
+async def test_a_silent_service_does_not_hide_another_s_condition(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ip"), (PPP, "/ppp"))
+        router.late["/ip"] = 1000
+        igd = here(await find_gateway(seconds=0.5))
+        assert igd._service.service_type == PPP
+
+
+async def test_another_description_is_tried_while_one_is_slow(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/slow.xml", "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        router.late["/slow.xml"] = 1000
+        assert here(await find_gateway(seconds=0.5)).location == router.url
+        assert autojump_clock.current_time() < 5
+
+
+async def test_another_description_is_tried_when_one_is_of_no_use(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/none.xml", "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        assert here(await find_gateway(seconds=30)).location == router.url
+        assert autojump_clock.current_time() < 0.9  # at once
+        assert router.connections == 2  # and one after the other
+
+
+async def test_no_answer_to_the_search(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router)
+        found = await find_gateway(seconds=2)
+        assert isinstance(found, NoGateway)
+        assert "does not answer" in found.reason
+        assert 1 < autojump_clock.current_time() < 4
+
+
+class TestSearch:
+    """On loopback, with the gateway at 127.0.0.1 and another host at 127.0.0.9."""
+
+    NETWORK = network.Network("lo", fake.ROUTER, HERE)
+
+    @pytest.fixture(autouse=True)
+    def _loopback_is_followed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def location(text: str, *, sender: str, own: str) -> trust.Url:
+            return trust.read(text)
+
+        monkeypatch.setattr(trust, "location", location)
+
+    async def search(
+        self, answer: Callable[[trio.socket.SocketType, tuple[str, int]], Awaitable[None]]
+    ) -> list[trust.Url]:
+        """What is found where the first search is answered so."""
+        send, receive = trio.open_memory_channel[trust.Url](10)
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as gateway:
+            gateway.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+            await gateway.bind((fake.ROUTER, ssdp.PORT))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(discovery._search, self.NETWORK, send, 0.5)
+                _, peer = await gateway.recvfrom(4096)
+                await answer(gateway, peer)
+        return [url async for url in receive]
+
+    def said(self, host: str, path: str) -> bytes:
+        return f"HTTP/1.1 200 OK\r\nLOCATION: http://{host}:5000{path}\r\n\r\n".encode()
+
+    async def test_only_the_gateway_is_believed(self) -> None:
+        async def answer(gateway: trio.socket.SocketType, peer: tuple[str, int]) -> None:
+            assert peer[0] == HERE
+            with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as impostor:
+                await impostor.bind(("127.0.0.9", 0))
+                for host in ("127.0.0.9", fake.ROUTER):
+                    await impostor.sendto(self.said(host, "/theirs.xml"), peer)
+            await gateway.sendto(self.said(fake.ROUTER, "/d.xml"), peer)
+
+        assert await self.search(answer) == [trust.Url(fake.ROUTER, 5000, "/d.xml")]
+
+    async def test_each_description_once_and_no_more_than_four(self) -> None:
+        async def answer(gateway: trio.socket.SocketType, peer: tuple[str, int]) -> None:
+            for number in (1, 1, 2, 1, 3, 4, 5, 6):
+                await gateway.sendto(self.said(fake.ROUTER, f"/{number}.xml"), peer)
+
+        found = await self.search(answer)
+        assert [url.target for url in found] == ["/1.xml", "/2.xml", "/3.xml", "/4.xml"]
+
+    async def test_what_is_no_answer_is_passed_over(self) -> None:
+        async def answer(gateway: trio.socket.SocketType, peer: tuple[str, int]) -> None:
+            for data in (b"", b"\0", b"HTTP/1.1 200 OK\r\nLOCATION: ftp://x/\r\n\r\n"):
+                await gateway.sendto(data, peer)
+            await gateway.sendto(self.said(fake.ROUTER, "/d.xml"), peer)
+
+        assert [url.target for url in await self.search(answer)] == ["/d.xml"]
 
 
 @pytest.mark.parametrize("body", ["", "<html/>", document(), "<!DOCTYPE x><root/>"])
