@@ -107,6 +107,8 @@ def test_a_mapping_is_read() -> None:
         ("NewProtocol", "SCTP", 402),
         ("NewInternalClient", "myhost", 402),
         ("NewLeaseDuration", "604801", 402),
+        ("NewLeaseDuration", "9" * 5000, 402),
+        ("NewLeaseDuration", "", 402),
     ],
 )
 def test_a_bad_argument_is_refused(name: str, value: str, expected: int) -> None:
@@ -123,6 +125,12 @@ def test_a_request_is_read() -> None:
         "</s:Body></s:Envelope>"
     )
     assert soap.read_action(body.encode()) == ("AddPortMapping", GOOD)
+
+
+@pytest.mark.parametrize("encoding", ["none", "utf-7", "hex", "rot13", "idna", "utf-16"])
+def test_no_encoding_confuses_it(encoding: str) -> None:
+    with pytest.raises(Refused):
+        soap.read_action(f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode())
 
 
 @given(st.binary(max_size=200))

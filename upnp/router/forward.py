@@ -66,12 +66,25 @@ async def _udp(mapping: Mapping, external: str, task_status: "trio.TaskStatus[No
                 if inside is None:
                     if len(peers) >= _MOST_PEERS:
                         continue
-                    inside = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
-                    await inside.connect((mapping.client, mapping.internal_port))
+                    try:
+                        inside = await _towards(mapping)
+                    except OSError:  # no way there, or no descriptor left
+                        continue
                     peers[peer] = inside
                     nursery.start_soon(_answers, inside, outside, peer, peers)
                 with contextlib.suppress(OSError):
                     await inside.send(data)
+
+
+async def _towards(mapping: Mapping) -> trio.socket.SocketType:
+    """A UDP socket connected to the inside. Raises OSError."""
+    inside = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+    try:
+        await inside.connect((mapping.client, mapping.internal_port))
+    except BaseException:
+        inside.close()
+        raise
+    return inside
 
 
 async def _answers(

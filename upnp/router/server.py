@@ -1,12 +1,15 @@
 """natsup's own small gateway: a UPnP router that forwards in user space.
 
 It is what `natsup gateway` and `natsup demo` run. It is a real gateway to whoever asks: SSDP,
-description, SOAP (WANIPConnection:1), leases that end, TCP and UDP that arrive.
+description, SOAP (WANIPConnection:1), leases that end, TCP and UDP that arrive. Nothing that is
+sent to it ends it.
 """
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 import h11
@@ -18,6 +21,8 @@ from natsup.upnp.actions import ACTIONS
 from natsup.upnp.router import soap
 from natsup.upnp.router.forward import forward
 from natsup.upnp.router.table import Mapping, Refused, Table
+
+log = logging.getLogger("natsup.upnp")
 
 _DEVICE = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
 _WAN = "urn:schemas-upnp-org:device:WANDevice:1"
@@ -89,6 +94,12 @@ def service_description() -> str:
     )
 
 
+@dataclass(slots=True)
+class _Forward:
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)  # its sockets are closed
+
+
 class Router:
     """A running gateway. ``tell`` is called with a line about everything that happens."""
 
@@ -97,7 +108,8 @@ class Router:
         self._external = str(external)
         self._tell = tell
         self._table = Table()
-        self._forwards: dict[Port, trio.CancelScope] = {}
+        self._forwards: dict[Port, _Forward] = {}
+        self._one_at_a_time = trio.Lock()  # what changes the table, and with it the sockets
         self._udn = str(uuid.uuid5(uuid.NAMESPACE_URL, f"natsup:{internal}"))
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -140,34 +152,44 @@ class Router:
     # --- asking it ---
 
     async def _serve_http(self, stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await self._converse(stream)
+        except (OSError, trio.BrokenResourceError, h11.ProtocolError) as error:
+            log.debug("a connection ended early: %s", error)
+        except Exception:  # whatever it is, it is this connection's alone
+            log.exception("a request could not be answered")
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
         http = h11.Connection(h11.SERVER)
         peer = stream.socket.getpeername()[0]
-        with contextlib.suppress(h11.RemoteProtocolError, trio.BrokenResourceError):
-            async with stream:
-                while True:
-                    with trio.move_on_after(_IDLE_SECONDS) as patience:
-                        request = await _read_request(http, stream)
-                    if patience.cancelled_caught or request is None:
-                        return
-                    status, body = await self._respond(*request, peer)
-                    headers = [
-                        ("Content-Type", 'text/xml; charset="utf-8"'),
-                        ("Content-Length", str(len(body))),
-                        ("Server", "natsup UPnP/1.1"),
-                    ]
-                    data = http.send(h11.Response(status_code=status, headers=headers)) or b""
-                    data += http.send(h11.Data(data=body)) or b""
-                    data += http.send(h11.EndOfMessage()) or b""
-                    await stream.send_all(data)
-                    if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
-                        return
-                    http.start_next_cycle()
+        while True:
+            with trio.move_on_after(_IDLE_SECONDS) as patience:
+                received = await _read_request(http, stream)
+            if patience.cancelled_caught or received is None:
+                return
+            request, content = received
+            status, body = await self._respond(request, content, peer)
+            headers = [
+                ("Content-Type", 'text/xml; charset="utf-8"'),
+                ("Content-Length", str(len(body))),
+                ("Server", "natsup UPnP/1.1"),
+            ]
+            data = http.send(h11.Response(status_code=status, headers=headers)) or b""
+            if request.method != b"HEAD":
+                data += http.send(h11.Data(data=body)) or b""
+            data += http.send(h11.EndOfMessage()) or b""
+            await stream.send_all(data)
+            if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+                return
+            http.start_next_cycle()
 
     async def _respond(self, request: h11.Request, body: bytes, peer: str) -> tuple[int, bytes]:
         target = request.target.decode("latin-1")
-        if request.method == b"GET" and target == _DESCRIPTION:
+        reading = request.method in (b"GET", b"HEAD")
+        if reading and target == _DESCRIPTION:
             return 200, description(self._udn).encode()
-        if request.method == b"GET" and target == _SCPD:
+        if reading and target == _SCPD:
             return 200, service_description().encode()
         if request.method != b"POST" or target != _CONTROL:
             return 404, b"not here\n"
@@ -180,11 +202,14 @@ class Router:
     async def _act(self, action: str, arguments: dict[str, str], peer: str) -> dict[str, str]:
         now = trio.current_time()
         if action == "AddPortMapping":
-            await self._add(soap.read_mapping(arguments, now), peer)
+            mapping = soap.read_mapping(arguments, now)
+            async with self._one_at_a_time:
+                await self._add(mapping, peer)
             return {}
         if action == "DeletePortMapping":
-            mapping = self._table.delete(soap.read_port(arguments), requester=peer)
-            self._stop(mapping, "removed")
+            port = soap.read_port(arguments)
+            async with self._one_at_a_time:
+                await self._stop(self._table.delete(port, requester=peer), "removed")
             return {}
         return soap.look_up(self._table, action, arguments, external=self._external, now=now)
 
@@ -197,18 +222,21 @@ class Router:
         running = before is not None and before.internal_port == mapping.internal_port
         if not running:
             if before is not None:
-                self._stop(before, "replaced")
+                await self._stop(before, "replaced")
             await self._start(mapping)
             self._tell(f"{mapping.port} → {mapping.client}:{mapping.internal_port}")
         self._changed.set()
 
     async def _start(self, mapping: Mapping) -> None:
         assert self._nursery is not None
-        scope = trio.CancelScope()
+        running = _Forward()
 
         async def run(task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED) -> None:
-            with scope:
-                await forward(mapping, self._external, task_status)
+            try:
+                with running.scope:
+                    await forward(mapping, self._external, task_status)
+            finally:
+                running.ended.set()
 
         try:
             await self._nursery.start(run)
@@ -216,12 +244,14 @@ class Router:
             self._table.delete(mapping.port, requester=mapping.client)
             self._tell(f"{mapping.port} refused: the router itself uses the port")
             raise Refused(729, "ConflictWithOtherMechanisms") from None
-        self._forwards[mapping.port] = scope
+        self._forwards[mapping.port] = running
 
-    def _stop(self, mapping: Mapping, why: str) -> None:
-        scope = self._forwards.pop(mapping.port, None)
-        if scope is not None:
-            scope.cancel()
+    async def _stop(self, mapping: Mapping, why: str) -> None:
+        """When it returns, the port is free."""
+        running = self._forwards.pop(mapping.port, None)
+        if running is not None:
+            running.scope.cancel()
+            await running.ended.wait()
         self._tell(f"{mapping.port} → {mapping.client} {why}")
 
     async def _watch_leases(self) -> None:
@@ -232,8 +262,9 @@ class Router:
                 if end is not None:
                     scope.deadline = end
                 await self._changed.wait()
-            for mapping in self._table.expire(trio.current_time()):
-                self._stop(mapping, "ended with its lease")
+            async with self._one_at_a_time:
+                for mapping in self._table.expire(trio.current_time()):
+                    await self._stop(mapping, "ended with its lease")
 
 
 def replies(data: bytes, *, location: str, udn: str) -> list[bytes]:

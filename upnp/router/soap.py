@@ -23,7 +23,7 @@ def read_action(body: bytes) -> tuple[str, dict[str, str]]:
 
     try:
         root = fromstring(body, forbid_dtd=True)
-    except (ParseError, ValueError):
+    except (ParseError, ValueError, LookupError):  # LookupError: an encoding that does not exist
         raise _INVALID from None
     for element in root:
         if element.tag == f"{{{_ENVELOPE}}}Body" and len(element):
@@ -89,7 +89,8 @@ def read_mapping(arguments: Arguments[str, str], now: float) -> Mapping:
 
 def _number(arguments: Arguments[str, str], name: str, most: int) -> int:
     text = arguments.get(name, "")
-    if not text.isascii() or not text.isdigit() or int(text) > most:
+    # Python refuses to read thousands of digits.
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > most:
         raise _INVALID
     return int(text)
 
