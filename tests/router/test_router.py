@@ -145,12 +145,12 @@ def request(action: str, **values: object) -> bytes:
     return head.encode() + body.encode()
 
 
-def adding(number: object, internal_port: int) -> bytes:
+def adding(number: object, internal_port: int, protocol: str = "TCP") -> bytes:
     return request(
         "AddPortMapping",
         NewRemoteHost="",
         NewExternalPort=number,
-        NewProtocol="TCP",
+        NewProtocol=protocol,
         NewInternalPort=internal_port,
         NewInternalClient=INSIDE,
         NewEnabled="1",
@@ -222,13 +222,14 @@ async def test_an_error_of_its_own_ends_one_connection_alone(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-async def test_a_mapping_is_replaced_every_time(router: Running) -> None:
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_mapping_is_replaced_every_time(router: Running, protocol: Protocol) -> None:
     """The new one needs the socket's port that the old one has."""
-    number = await free_port(trio.socket.SOCK_STREAM)
-    parts = [adding(number, 7000 + turn) for turn in range(40)]
+    port = Port(protocol, await free_port(trio.socket.SOCK_STREAM))
+    parts = [adding(port.number, 7000 + turn, protocol.upper()) for turn in range(40)]
     for answer in await say(router, *parts):
         assert answer.startswith(b"HTTP/1.1 200 ")
-    assert router.told[-1] == f"tcp/{number} → {INSIDE}:7039"
+    assert router.told[-1] == f"{port} → {INSIDE}:7039"
 
 
 async def test_what_is_removed_is_free(router: Running) -> None:
