@@ -1,6 +1,8 @@
-"""What the keeper of the ledger needs of a gateway; ``natsup.upnp`` has the real one."""
+"""What the keeper of the ledger needs: a gateway (``natsup.upnp`` has the real one), and to know of
+the other sessions on this host (``natsup.supervisor.neighbours``)."""
 
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from natsup.state.model import Outcome, Port, Removal
 
@@ -43,3 +45,21 @@ class Gateway(Protocol):
 
     async def external_address(self) -> str | None:
         """The address the Internet knows the gateway by; None if it will not say."""
+
+
+class Neighbours(Protocol):
+    """The sessions on this host, of whichever user: they share its ports on the gateway."""
+
+    def announce(self, port: Port) -> None:
+        """This session wants the port. More than once is once."""
+
+    def withdraw(self, port: Port) -> None:
+        """It does not want it any more."""
+
+    def want(self, port: Port) -> bool:
+        """Does another session want it?"""
+
+
+def host(location: str) -> str:
+    """The host in a gateway's location. A router that was restarted has another path or port."""
+    return urlsplit(location).hostname or location

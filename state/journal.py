@@ -86,17 +86,20 @@ class Journal:
         self._path = path
         self._fd = fd
         self._complained = False
+        self._torn = False  # does the file end within a line?
 
     @classmethod
     def create(cls, directory: Path, header: Header) -> "Journal":
         """Make and lock the journal of a new session in the state folder ``directory``."""
         path = directory / "sessions" / f"{header.session}.jsonl"
+        unlocked = path.with_suffix(".new")  # nobody reads it, nor takes its lock
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            journal = cls(path, os.open(path, flags, 0o600))
+            journal = cls(path, os.open(unlocked, flags, 0o600))
             assert journal._fd is not None
             fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlocked.rename(path)
         except OSError as error:
             log.warning(
                 "no journal (%s: %s): should natsup be killed, its ports stay on the router until"
@@ -143,13 +146,21 @@ class Journal:
         if self._fd is None:
             return
         stamp = round(time.time() if wall is None else wall, 3)
-        line = json.dumps({"time": stamp, **record}, ensure_ascii=False) + "\n"
+        text = json.dumps({"time": stamp, **record}, ensure_ascii=False)
+        # What is no UTF-8 in a command line becomes an escape of JSON's: \udcff
+        line = b"\n" * self._torn + text.encode("utf-8", "backslashreplace") + b"\n"
         try:
-            os.write(self._fd, line.encode("utf-8", "surrogateescape"))
+            self._torn = os.write(self._fd, line) < len(line)
         except OSError as error:
-            if not self._complained:
-                log.warning("the journal cannot be written: %s", error.strerror)
-            self._complained = True
+            self._complain(error.strerror)
+        else:
+            if self._torn:
+                self._complain("no space left")
+
+    def _complain(self, reason: str | None) -> None:
+        if not self._complained:
+            log.warning("the journal cannot be written: %s", reason)
+        self._complained = True
 
 
 def replay(lines: Iterable[bytes]) -> SessionRecord | None:
@@ -222,9 +233,11 @@ def read(path: Path) -> SessionRecord | None:
 def sessions(directory: Path) -> list[SessionRecord]:
     """Every session in a state folder, living and dead, the oldest first. Raises OSError if the
     folder is there and cannot be read."""
+    folder = directory / "sessions"
     try:
-        paths = sorted((directory / "sessions").glob("*.jsonl"))
+        names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
+    paths = [folder / name for name in names if name.endswith(".jsonl")]
     found = [session for session in map(read, paths) if session is not None]
     return sorted(found, key=lambda session: session.header.started)

@@ -6,14 +6,14 @@ waiting, and their late answers go to the ledger like all others.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 
 import trio
 
-from natsup.state.gateway import Gateway
+from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.journal import GatewayRecord, Journal
-from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Request
+from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
 from natsup.state.model import Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 log = logging.getLogger("natsup.state")
@@ -31,6 +31,7 @@ class Wish:
         self._answer: Outcome | None = None
         self._answered = trio.Event()
         self._open = False
+        self._heard = 0  # how many answers the gateway had given when it began
 
     def __enter__(self) -> "Wish":
         self._open = True
@@ -52,7 +53,7 @@ class Wish:
         with trio.move_on_after(budget):
             await self._answered.wait()
         if self._answer is None:
-            return Ignored(f"no answer within {budget:g} s")
+            return self._keeper._late(self, f"no answer within {budget:g} s")
         return self._answer
 
     def claim(self, holder: int) -> None:
@@ -66,7 +67,11 @@ class Wish:
 
 
 class Keeper:
-    """Keeps the ports of one session. `run` must be running; the rest does not block."""
+    """Keeps the ports of one session. `run` must be running; the rest does not block.
+
+    ``clock`` tells seconds, and ``sleep_until`` sleeps until it tells so many. What one of the
+    ``neighbours`` wants is not removed, but left to it.
+    """
 
     def __init__(
         self,
@@ -74,16 +79,22 @@ class Keeper:
         journal: Journal,
         *,
         clock: Callable[[], float],
+        sleep_until: Callable[[float], Awaitable[None]],
+        neighbours: Neighbours,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._journal = journal
         self._clock = clock
+        self._sleep_until = sleep_until
+        self._neighbours = neighbours
         self._wall = wall
         self._gateway: Gateway | None = None
         self._wishes: dict[Port, list[Wish]] = {}
         self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
         self._changed = trio.Event()
+        self._answers = 0
+        self._lost = trio.Event()
 
     # --- what the session calls ---
 
@@ -101,11 +112,9 @@ class Keeper:
     def gateway_found(self, gateway: Gateway) -> None:
         """From now on the ports are kept on this gateway."""
         before = self._gateway
-        another = before is not None and (before.location, before.internal_address) != (
-            gateway.location,
-            gateway.internal_address,
-        )
+        another = before is not None and _identity(before) != _identity(gateway)
         self._gateway = gateway
+        self._lost = trio.Event()
         self._journal.gateway(
             GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
         )
@@ -117,6 +126,14 @@ class Keeper:
         self._carry_out(effects)
         for port in ports:
             self._tell(port, Ignored(reason))
+
+    async def lost(self) -> None:
+        """Wait until the gateway has left a request without an answer."""
+        await self._lost.wait()
+
+    def compare(self) -> None:
+        """There is a sign that the gateway was restarted: look for every mapping."""
+        self._carry_out(self._ledger.compare(self._clock()))
 
     def external_address(self, address: str) -> None:
         """The gateway told under which address the Internet finds it."""
@@ -141,7 +158,7 @@ class Keeper:
         """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
         self._carry_out(self._ledger.close(self._clock()))
         with trio.move_on_after(budget):
-            while not self._ledger.empty and self._gateway is not None:
+            while not self._ledger.settled:
                 await self._changed.wait()
         return self._ledger.empty
 
@@ -149,6 +166,8 @@ class Keeper:
 
     def _begin(self, wish: Wish) -> None:
         self._wishes.setdefault(wish.port, []).append(wish)
+        wish._heard = self._answers
+        self._neighbours.announce(wish.port)
         outcome, effects = self._ledger.ask(wish.port, self._clock())
         if outcome is not None:
             wish._tell(outcome)
@@ -165,6 +184,11 @@ class Keeper:
         else:
             self._carry_out(self._ledger.claim(wish.port, holder, now))
 
+    def _late(self, wish: Wish, reason: str) -> Ignored:
+        if wish._heard == self._answers:
+            self._ledger.late(reason)
+        return Ignored(reason)
+
     def _tell(self, port: Port, outcome: Outcome) -> None:
         for wish in self._wishes.get(port, ()):
             if wish._answer is None:
@@ -175,6 +199,8 @@ class Keeper:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Note):
+                if effect.state in (State.GONE, State.RELEASING):
+                    self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
             else:
                 self._todo_send.send_nowait(effect)
@@ -184,63 +210,65 @@ class Keeper:
     async def _watch_clock(self) -> None:
         while True:
             deadline, changed = self._ledger.next_deadline(), self._changed
-            with trio.CancelScope() as scope:
-                if deadline is not None:
-                    scope.deadline = trio.current_time() + max(0.0, deadline - self._clock())
-                await changed.wait()
-            if scope.cancelled_caught and deadline is not None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_after, changed, nursery.cancel_scope)
+                if deadline is None:
+                    continue
+                await self._sleep_until(deadline)
                 # Rounded, the time may lack a hair of the deadline.
                 self._carry_out(self._ledger.tick(max(deadline, self._clock())))
 
     async def _request(self, request: Request) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""
         port = request.port
-        if isinstance(request, Add):
-            outcome = await _add(self._gateway, request)
-            log.info("%s: %s", port, outcome)
-            effects = self._ledger.added(port, outcome, self._clock())
-            self._tell(port, outcome)
-        elif isinstance(request, Check):
-            outcome = await _check(self._gateway, port)
-            log.log(
-                logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO,
-                "%s: looked again: %s",
-                port,
-                outcome,
-            )
-            effects = self._ledger.checked(port, outcome, self._clock())
-        else:
-            removal = await _remove(self._gateway, port)
+        if isinstance(request, Remove):
+            removal = await self._remove(port)
             log.info("%s: removal: %s", port, removal.value)
+            self._answers += removal is not Removal.FAILED
             effects = self._ledger.removed(port, removal, self._clock())
+        else:
+            outcome = await self._ask(request)
+            silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
+            self._answers += not silent
+            if isinstance(request, Add):
+                log.info("%s: %s", port, outcome)
+                effects = self._ledger.added(port, outcome, self._clock())
+                self._tell(port, outcome)
+            else:
+                level = logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO
+                log.log(level, "%s: looked again: %s", port, outcome)
+                effects = self._ledger.checked(port, outcome, self._clock())
+            if silent:
+                self._lost.set()
         self._carry_out(effects)
 
+    async def _ask(self, request: Add | Check) -> Outcome:
+        if self._gateway is None:
+            return Unknown("no gateway")
+        try:
+            if isinstance(request, Add):
+                return await self._gateway.add(request.port, lease=request.lease)
+            return await self._gateway.check(request.port)
+        except Exception:
+            log.exception("%s: the gateway's code failed", request.port)
+            return Unknown("an error inside natsup; see the log")
 
-async def _add(gateway: Gateway | None, request: Add) -> Outcome:
-    if gateway is None:
-        return Ignored("no gateway")
-    try:
-        return await gateway.add(request.port, lease=request.lease)
-    except Exception:
-        log.exception("%s: the gateway's code failed", request.port)
-        return Unknown("an error inside natsup; see the log")
+    async def _remove(self, port: Port) -> Removal:
+        if self._gateway is None:
+            return Removal.FAILED
+        try:
+            if self._neighbours.want(port):
+                return Removal.HANDED_OVER
+            return await self._gateway.remove(port)
+        except Exception:
+            log.exception("%s: the gateway's code failed", port)
+            return Removal.FAILED
 
 
-async def _check(gateway: Gateway | None, port: Port) -> Outcome:
-    if gateway is None:
-        return Unknown("no gateway")
-    try:
-        return await gateway.check(port)
-    except Exception:
-        log.exception("%s: the gateway's code failed", port)
-        return Unknown("an error inside natsup; see the log")
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
 
 
-async def _remove(gateway: Gateway | None, port: Port) -> Removal:
-    if gateway is None:
-        return Removal.FAILED
-    try:
-        return await gateway.remove(port)
-    except Exception:
-        log.exception("%s: the gateway's code failed", port)
-        return Removal.FAILED
+def _identity(gateway: Gateway) -> tuple[str, str]:
+    return host(gateway.location), gateway.internal_address

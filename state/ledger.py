@@ -12,6 +12,10 @@ What a lease on a router means:
 * One request at a time is under way for a port. What happens meanwhile is noted, and follows.
 * A mapping whose last socket has gone lingers: programs probe a port, close it, and bind it again
   some milliseconds later. A socket that comes back in time takes the mapping over.
+* Routers lose mappings: they restart, their users switch them off, their tables are full. So every
+  mapping is looked for now and then, and what is missing is put back.
+* A gateway that did not answer once is not waited for again until it has answered something. One
+  request at a time finds out whether it does.
 """
 
 from collections.abc import Iterator
@@ -39,6 +43,7 @@ class Policy:
     lease: int = 3600
     linger: float = 0.25
     check: float | None = 3.0  # after a port was mapped, to see that it is; None: never
+    compare: float | None = 300.0  # how often all mappings are looked for; None: never
     retry: float = 30.0  # after "ignored", doubling
     slow_retry: float = 900.0  # where only the user can change the answer
     recheck: float = 5.0  # after no answer, doubling
@@ -101,10 +106,13 @@ class Entry:
     expires: float | None = None
     exists: bool = False
     under_way: _Request | None = None
-    due: float | None = None  # when to renew, retry or remove
-    check_at: float | None = None  # when a new mapping is to be checked
-    confirmed: bool = False  # it has been
-    failures: int = 0
+    due: float | None = None  # when to renew, look, retry or remove
+    renew_at: float = 0.0  # where it exists
+    check_at: float | None = None  # when the mapping is to be looked for
+    confirmed: bool = False  # it has been seen
+    failures: int = 0  # in a row
+    losses: int = 0  # how often it was found missing since the last renewal
+    given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
     @property
@@ -141,6 +149,8 @@ class Ledger:
         self._holders: dict[int, Port] = {}
         self._gateway = False
         self._missing = ""  # why there is no gateway; "" while the search goes on
+        self._silent = ""  # why the gateway is not waited for; "" while it answers
+        self._compare_at: float | None = None
         self._closing = False
 
     def __str__(self) -> str:
@@ -156,6 +166,14 @@ class Ledger:
         """Is there nothing left that the gateway may forward?"""
         return not any(entry.exists or entry.under_way for entry in self._entries.values())
 
+    @property
+    def settled(self) -> bool:
+        """At the end of a session: is there nothing more to be done?"""
+        return not any(
+            entry.under_way or (entry.exists and self._gateway and not entry.given_up)
+            for entry in self._entries.values()
+        )
+
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
 
@@ -168,20 +186,27 @@ class Ledger:
         """
         entry = self._entries.setdefault(port, Entry(port))
         entry.asks += 1
-        if entry.state is State.MAPPED:
+        entry.given_up = False
+        over = entry.expires is not None and entry.expires <= now
+        if entry.state is State.MAPPED and not over:
             if not entry.under_way:  # it may have lingered: from now on it is to be renewed again
-                entry.due = self._next(entry, now)
+                entry.due = self._next(entry)
             return Mapped(self._left(entry, now)), []
         if entry.claims and entry.state in (State.IGNORED, State.CONFLICT):
             return Ignored(entry.reason), []  # known, and asked again in the background
-        if entry.under_way:
-            return None, []
         if not self._gateway:
             if not self._missing:
                 return None, []
             entry.state, entry.reason = State.IGNORED, self._missing
             return Ignored(self._missing), [entry.note()]
-        return None, self._add(entry)
+        if self._silent:
+            return Ignored(self._silent, silent=True), self._ask_in_vain(entry, now)
+        return None, [] if entry.under_way else self._add(entry)
+
+    def late(self, reason: str) -> None:
+        """A call has waited as long as it may, and the gateway was not heard at all meanwhile."""
+        if self._gateway:
+            self._silent = reason
 
     def claim(self, port: Port, holder: int, now: float) -> list[Effect]:
         """The ask came to a bound socket, which holds the port from now on."""
@@ -197,7 +222,7 @@ class Ledger:
         """The ask came to nothing."""
         entry = self._entries[port]
         entry.asks -= 1
-        return self._settle(entry, now, self.policy.linger)
+        return self._settle(entry, now)
 
     def release(self, holder: int, now: float) -> list[Effect]:
         """A socket is no more. One that is not known is passed over."""
@@ -208,7 +233,7 @@ class Ledger:
         entry.claims.discard(holder)
         if entry.wanted:
             return [entry.note()]
-        return self._settle(entry, now, self.policy.linger)
+        return self._settle(entry, now)
 
     # --- what the gateway says ---
 
@@ -216,42 +241,70 @@ class Ledger:
         """The answer to `Add`."""
         entry = self._entries[port]
         entry.under_way = None
-        entry.reason = "" if isinstance(outcome, Mapped) else str(outcome)
-        if not isinstance(outcome, Mapped):
-            entry.confirmed, entry.check_at = False, None
+        self._heard(outcome, now)
         if isinstance(outcome, Mapped):
-            entry.state, entry.exists, entry.failures = State.MAPPED, True, 0
-            entry.expires = now + outcome.lease if outcome.lease else None
-            if not entry.confirmed and self.policy.check is not None:
+            if entry.confirmed:  # a renewal
+                entry.losses = 0
+            elif self.policy.check is not None:
                 entry.check_at = now + self.policy.check
-            half = now + (outcome.lease or self.policy.lease) / 2
-            entry.due = half if entry.check_at is None else min(half, entry.check_at)
-        elif isinstance(outcome, Conflict):
+            entry.state, entry.exists, entry.reason = State.MAPPED, True, ""
+            entry.expires = now + outcome.lease if outcome.lease else None
+            entry.renew_at = now + self._half(outcome.lease or self.policy.lease)
+            entry.due = self._next(entry)
+            if self._compare_at is not None and self._compare_at < now:  # there was nothing to see
+                self._compare_at = now + (self.policy.compare or 0)
+        else:
+            self._refused(entry, outcome, now)
+        if entry.wanted and (entry.claims or entry.exists):
+            return [entry.note()]
+        return self._settle(entry, now)
+
+    def _refused(self, entry: Entry, outcome: Conflict | Ignored | Unknown, now: float) -> None:
+        entry.reason = str(outcome)
+        entry.confirmed, entry.check_at = False, None
+        if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
-            entry.due = now + self._backoff(self.policy.slow_retry, entry)
+            pause = self.policy.slow_retry
         elif isinstance(outcome, Ignored):
             entry.state = State.IGNORED
             if entry.expires is not None and entry.expires <= now:
                 entry.exists, entry.expires = False, None
-            base = self.policy.slow_retry if outcome.slow else self.policy.retry
-            entry.due = now + self._backoff(base, entry)
+            pause = self.policy.slow_retry if outcome.slow else self.policy.retry
         else:
-            assert isinstance(outcome, Unknown)
             entry.state, entry.exists = State.PENDING, True
-            entry.due = now + self._backoff(self.policy.recheck, entry)
-        if entry.wanted and (entry.claims or entry.exists):
-            return [entry.note()]
-        return self._settle(entry, now, 0.0)
+            pause = self.policy.recheck
+        entry.due = now + self._backoff(self.policy.recheck if self._silent else pause, entry)
 
     def checked(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
         """The answer to `Check`: `Mapped` if it is there, `Unknown` if the gateway will not say."""
         entry = self._entries[port]
-        if not isinstance(outcome, (Mapped, Unknown)):
-            entry.exists, entry.expires = False, None
-            return self.added(port, outcome, now)
-        entry.under_way, entry.check_at, entry.confirmed = None, None, True
-        entry.due = self._next(entry, now)
-        return self._settle(entry, now, 0.0)
+        entry.under_way, entry.check_at = None, None
+        self._heard(outcome, now)
+        if isinstance(outcome, Unknown) or (isinstance(outcome, Ignored) and outcome.silent):
+            if not entry.confirmed:
+                entry.check_at = now + self._backoff(self.policy.recheck, entry)
+            entry.due = self._next(entry)
+            return self._settle(entry, now)
+        if isinstance(outcome, Mapped):
+            entry.confirmed, entry.failures = True, 0
+            if outcome.lease and (entry.expires is None or now + outcome.lease < entry.expires):
+                entry.expires = now + outcome.lease  # the router granted less than it was asked for
+                entry.renew_at = min(entry.renew_at, now + self._half(outcome.lease))
+            entry.due = self._next(entry)
+            return self._settle(entry, now)
+        entry.exists, entry.expires = False, None
+        lost = entry.confirmed and isinstance(outcome, Ignored)
+        self._refused(entry, outcome, now)
+        if not entry.wanted:
+            return self._drop(entry)
+        if lost:
+            entry.losses += 1
+            if entry.losses == 1:
+                entry.state = State.PENDING
+                return self._add(entry)
+            # Somebody takes it away again and again, and is not to be fought with.
+            entry.due = now + self._doubled(self.policy.retry, entry.losses - 2)
+        return [entry.note()]
 
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
@@ -260,36 +313,50 @@ class Ledger:
         if removal is Removal.FAILED:
             entry.failures += 1
             entry.reason = "the gateway did not answer the removal"
-            if entry.failures >= self.policy.removals and not entry.wanted:
-                # What is written down stays so: another session, or natsup clean, tries again.
-                note = entry.note()
-                del self._entries[port]
-                return [note]
         else:
             entry.exists, entry.expires, entry.failures = False, None, 0
             entry.confirmed, entry.check_at = False, None
         if entry.wanted:
             return self._add(entry)
-        if entry.exists:
-            entry.due = now + self._backoff(self.policy.recheck, entry, count=False)
-            return [entry.note()]
-        return self._drop(entry)
+        if not entry.exists:
+            return self._drop(entry)
+        # What is written down stays so: another session, or natsup clean, tries again.
+        entry.given_up = self._closing or entry.failures >= self.policy.removals
+        pause = self._doubled(self.policy.recheck, entry.failures)
+        entry.due = None if entry.given_up else now + pause
+        return [entry.note()]
+
+    def _heard(self, outcome: Outcome, now: float) -> None:
+        """What an answer says of the gateway as such."""
+        if isinstance(outcome, (Ignored, Unknown)) and outcome.silent:
+            self._silent = str(outcome)
+        elif self._silent:
+            self._silent = ""
+            self._compare_at = now  # it may have been restarted
+            for entry in self._entries.values():
+                entry.losses = 0
+                if entry.wanted and entry.state is not State.MAPPED and not entry.under_way:
+                    entry.due = now
 
     def gateway_found(self, now: float, *, another: bool = False) -> list[Effect]:
-        """There is a gateway. ``another``: not the one that the existing mappings were made on,
-        where they are left to their leases."""
+        """There is a gateway, or it is there again, perhaps with an empty table. ``another``: not
+        the one that the existing mappings were made on, where they are left to their leases."""
         self._gateway, self._missing = True, ""
+        if another:
+            self._silent = ""
         effects: list[Effect] = []
         for entry in list(self._entries.values()):
+            entry.given_up, entry.losses = False, 0
             if another and not entry.under_way:
-                entry.exists, entry.expires = False, None
+                entry.exists, entry.expires, entry.confirmed = False, None, False
             if entry.under_way:
                 continue
-            if entry.wanted and (another or entry.state is not State.MAPPED):
+            if not entry.wanted:
+                effects += self._settle(entry, now)
+            elif another or entry.state is not State.MAPPED:
                 entry.failures = 0
                 effects += self._add(entry)
-            elif not entry.wanted:
-                effects += self._settle(entry, now, 0.0)
+        effects += self.compare(now)
         return effects
 
     def gateway_missing(self, reason: str) -> tuple[list[Port], list[Effect]]:
@@ -297,14 +364,27 @@ class Ledger:
         self._gateway, self._missing = False, reason
         waited_for, effects = [], list[Effect]()
         for entry in self._entries.values():
+            if entry.asks:
+                waited_for.append(entry.port)
             if entry.under_way or entry.state is State.MAPPED:
                 continue
             if entry.wanted and (entry.state, entry.reason) != (State.IGNORED, reason):
                 entry.state, entry.reason, entry.due = State.IGNORED, reason, None
                 effects.append(entry.note())
-            if entry.asks:
-                waited_for.append(entry.port)
         return waited_for, effects
+
+    def compare(self, now: float) -> list[Effect]:
+        """Look for every mapping, and try again to remove what could not be removed."""
+        self._compare_at = None if self.policy.compare is None else now + self.policy.compare
+        effects: list[Effect] = []
+        for entry in self._entries.values():
+            if entry.under_way:
+                continue
+            if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
+                effects.append(self._check(entry))
+            elif not entry.wanted and entry.given_up:
+                effects += self._remove(entry)
+        return effects
 
     # --- time ---
 
@@ -312,23 +392,37 @@ class Ledger:
         """When to call `tick` next; None: not before another event."""
         if not self._gateway:
             return None
-        due = [e.due for e in self._entries.values() if e.due is not None and not e.under_way]
-        return min(due, default=None)
+        due = [entry.due for entry in self._ready()]
+        if not self._silent and any(entry.exists for entry in self._entries.values()):
+            due.append(self._compare_at)
+        return min((when for when in due if when is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
         effects: list[Effect] = []
-        for entry in list(self._entries.values()):
-            if entry.due is None or entry.due > now or entry.under_way or not self._gateway:
+        if not self._gateway:
+            return effects
+        for entry in self._ready():
+            assert entry.due is not None
+            if entry.due > now or (self._silent and effects):
                 continue
             if not entry.wanted:
                 effects += self._remove(entry) if entry.exists else self._drop(entry)
             elif entry.check_at is not None and entry.check_at <= now:
-                entry.under_way, entry.due = _Request.CHECK, None
-                effects.append(Check(entry.port))
+                effects.append(self._check(entry))
             else:
                 effects += self._add(entry)
+        if self._compare_at is not None and self._compare_at <= now and not self._silent:
+            effects += self.compare(now)
         return effects
+
+    def _ready(self) -> list[Entry]:
+        """The entries that wait for their time; of a silent gateway, nothing is asked while
+        something is."""
+        entries = list(self._entries.values())
+        if self._silent and any(entry.under_way for entry in entries):
+            return []
+        return [entry for entry in entries if entry.due is not None and not entry.under_way]
 
     def close(self, now: float) -> list[Effect]:
         """The session ends: nothing is wanted any more, and nothing lingers."""
@@ -338,7 +432,7 @@ class Ledger:
         for entry in list(self._entries.values()):
             entry.asks = 0
             entry.claims.clear()
-            effects += self._settle(entry, now, 0.0)
+            effects += self._settle(entry, now)
         return effects
 
     # --- steps ---
@@ -352,22 +446,36 @@ class Ledger:
             effects.append(entry.note())
         return [*effects, Add(entry.port, self.policy.lease)]
 
+    def _ask_in_vain(self, entry: Entry, now: float) -> list[Effect]:
+        """A call wants a port of a gateway that does not answer: it is not waited for."""
+        if entry.under_way:
+            return []
+        if any(other.under_way for other in self._entries.values()):
+            entry.state, entry.reason = State.IGNORED, self._silent
+            entry.due = now + self.policy.recheck
+            return [entry.note()]
+        return self._add(entry)
+
+    def _check(self, entry: Entry) -> Check:
+        entry.under_way, entry.due = _Request.CHECK, None
+        return Check(entry.port)
+
     def _remove(self, entry: Entry) -> list[Effect]:
         entry.under_way, entry.due, entry.state = _Request.REMOVE, None, State.RELEASING
         return [entry.note(), Remove(entry.port)]
 
-    def _settle(self, entry: Entry, now: float, linger: float) -> list[Effect]:
+    def _settle(self, entry: Entry, now: float) -> list[Effect]:
         """What follows when perhaps nobody wants the port any more."""
         if entry.wanted or entry.under_way:
             return []
         if not entry.exists:
             return self._drop(entry)
-        if linger and not self._closing:
-            entry.due = now + linger
-            return [entry.note()]
         if not self._gateway:
             return []
-        return self._remove(entry)
+        if self._closing:
+            return self._remove(entry)
+        entry.due = now + self.policy.linger
+        return [entry.note()]
 
     def _drop(self, entry: Entry) -> list[Effect]:
         del self._entries[entry.port]
@@ -379,18 +487,20 @@ class Ledger:
     def _left(self, entry: Entry, now: float) -> int:
         return 0 if entry.expires is None else max(1, int(entry.expires - now))
 
-    def _next(self, entry: Entry, now: float) -> float:
-        """When a mapping is to be checked or, half a lease before its end, renewed; either may be
-        past for one that lingered."""
-        half = self.policy.lease / 2
-        renewal = now + half if entry.expires is None else max(now, entry.expires - half)
-        return renewal if entry.check_at is None else min(renewal, entry.check_at)
+    def _half(self, lease: float) -> float:
+        """After how long a lease is renewed: half of it, but not all the time."""
+        return max(lease / 2, self.policy.recheck)
 
-    def _backoff(self, base: float, entry: Entry, *, count: bool = True) -> float:
-        pause = min(base * 2.0 ** min(entry.failures, 16), self.policy.longest_retry)
-        if count:
-            entry.failures += 1
-        return max(base, pause)
+    def _next(self, entry: Entry) -> float:
+        """When a mapping is to be looked for or renewed; past, perhaps, for one that lingered."""
+        return entry.renew_at if entry.check_at is None else min(entry.renew_at, entry.check_at)
+
+    def _backoff(self, base: float, entry: Entry) -> float:
+        entry.failures += 1
+        return self._doubled(base, entry.failures - 1)
+
+    def _doubled(self, base: float, times: int) -> float:
+        return max(base, min(base * 2.0 ** min(times, 16), self.policy.longest_retry))
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())

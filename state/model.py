@@ -54,6 +54,7 @@ class Ignored:
 
     reason: str  # for people: one short clause, no full stop
     slow: bool = False  # True: only the user can change this, so ask again rarely
+    silent: bool = False  # True: the gateway did not say so, it did not answer at all
 
     def __str__(self) -> str:
         return self.reason
@@ -64,6 +65,7 @@ class Unknown:
     """No usable answer. The mapping may exist; only a look at the gateway's table can tell."""
 
     reason: str
+    silent: bool = False  # True: there was no answer at all
 
     def __str__(self) -> str:
         return self.reason
@@ -76,5 +78,6 @@ class Removal(StrEnum):
     """What became of a request to remove a mapping."""
 
     GONE = "gone"  # removed now, or not there any more
-    NOT_OURS = "not ours"  # the port belongs to another host now, or the gateway will not let us
+    NOT_OURS = "not ours"  # it belongs to another host now, or the gateway will not let us
+    HANDED_OVER = "handed over"  # another session on this host has the port, and keeps the mapping
     FAILED = "failed"  # no usable answer: worth another try

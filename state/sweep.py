@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from natsup.state.gateway import Gateway
-from natsup.state.journal import SessionRecord, read, sessions
+from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.journal import SessionRecord, sessions
 from natsup.state.model import Port, Removal
 
 
@@ -55,7 +55,7 @@ def leftovers(
             if not known.exists or over or port in held:
                 continue
             gateway = record.gateway
-            if gateway is None or known.location != location:
+            if gateway is None or host(known.location) != host(location):
                 keep.append((port, f"it is on another gateway ({known.location})"))
             elif gateway.internal_address != internal_address:
                 keep.append((port, f"it leads to {gateway.internal_address}, not to this host now"))
@@ -65,67 +65,74 @@ def leftovers(
     return found
 
 
-async def sweep(directory: Path, gateway: Gateway, *, wall: Callable[[], float]) -> SweepReport:
+async def sweep(
+    directory: Path,
+    gateway: Gateway,
+    *,
+    wall: Callable[[], float],
+    neighbours: Neighbours,
+) -> SweepReport:
     """Sweep the state folder. A journal of which nothing is left is removed as well.
 
-    Raises nothing for a folder that cannot be read: then there is nothing to be swept.
+    What one of the ``neighbours`` wants is left to it. Raises nothing for a folder that cannot be
+    read, nor for one that somebody else is sweeping.
     """
     report = SweepReport()
     try:
-        records = sessions(directory)
-    except OSError as error:
-        report.left.append(f"the state folder {directory} cannot be read: {error.strerror}")
+        fd = os.open(directory / "sweep.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
         return report
-    plan = leftovers(
-        records,
-        location=gateway.location,
-        internal_address=gateway.internal_address,
-        wall=wall(),
-    )
-    for leftover in plan:
-        await _sweep_one(leftover, gateway, report)
-    return report
-
-
-async def _sweep_one(leftover: Leftover, gateway: Gateway, report: SweepReport) -> None:
-    record = leftover.session
-    whose = f"{record.header.command[0].rpartition('/')[2]} (session {record.header.session})"
-    assert record.path is not None
-    try:
-        fd = os.open(record.path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return  # another sweep is at it
-        left = bool(leftover.keep)
-        report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
-        for port in leftover.remove:
-            if _wanted_again(record.path, port):
-                continue
-            removal = await gateway.remove(port)
-            if removal is Removal.FAILED:
-                left = True
-                report.left.append(f"{port} of {whose} is left: the router did not answer")
-            elif removal is Removal.NOT_OURS:
-                report.settled.append(f"{port} of {whose} belongs to another host by now")
-            else:
-                report.settled.append(f"{port} of {whose} removed")
-        if not left:
-            record.path.unlink(missing_ok=True)
     except OSError as error:
-        report.left.append(f"the journal {record.path} cannot be removed: {error.strerror}")
+        report.left.append(f"the state folder {directory} cannot be used: {error.strerror}")
+        return report
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        records = sessions(directory)
+    except BlockingIOError:
+        report.left.append("another natsup is cleaning up just now")
+        return report
+    except OSError as error:
+        report.left.append(f"the state folder {directory} cannot be used: {error.strerror}")
+        return report
+    else:
+        plan = leftovers(
+            records,
+            location=gateway.location,
+            internal_address=gateway.internal_address,
+            wall=wall(),
+        )
+        for leftover in plan:
+            await _sweep_one(leftover, gateway, report, neighbours)
+        return report
     finally:
         os.close(fd)
 
 
-def _wanted_again(swept: Path, port: Port) -> bool:
-    """Has a living session taken the port since the sweep began? ``swept``: whose lock is ours."""
-    try:
-        paths = [path for path in swept.parent.glob("*.jsonl") if path != swept]
-    except OSError:
-        return True
-    found = [record for record in map(read, paths) if record is not None]
-    return any(record.alive and port in record.ports for record in found)
+async def _sweep_one(
+    leftover: Leftover, gateway: Gateway, report: SweepReport, neighbours: Neighbours
+) -> None:
+    record = leftover.session
+    whose = f"{record.header.command[0].rpartition('/')[2]} (session {record.header.session})"
+    left = bool(leftover.keep)
+    report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
+    for port in leftover.remove:
+        wanted = neighbours.want(port)
+        removal = Removal.HANDED_OVER if wanted else await gateway.remove(port)
+        if removal is Removal.FAILED:
+            left = True
+            report.left.append(f"{port} of {whose} is left: the router did not answer")
+        else:
+            report.settled.append(f"{port} of {whose} {_SETTLED[removal]}")
+    if not left:
+        assert record.path is not None
+        try:
+            record.path.unlink(missing_ok=True)
+        except OSError as error:
+            report.left.append(f"the journal {record.path} cannot be removed: {error.strerror}")
+
+
+_SETTLED = {
+    Removal.GONE: "removed",
+    Removal.NOT_OURS: "belongs to another host by now",
+    Removal.HANDED_OVER: "is another session's by now",
+}

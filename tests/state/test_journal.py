@@ -1,5 +1,6 @@
 """The journal on a real disk."""
 
+import fcntl
 import json
 import logging
 import os
@@ -137,6 +138,48 @@ def test_a_folder_that_cannot_be_written_is_said_once(
         messages = [record.getMessage() for record in caplog.records]
         assert messages == ["the journal cannot be written: No space left on device"]
     journal.end(left=False)
+
+
+def test_words_that_are_no_utf8_are_kept(tmp_path: Path) -> None:
+    header = Header("s", pid=1, command=["x", os.fsdecode(b"caf\xe9"), "Zürich"], started=0.0)
+    Journal.create(tmp_path, header).end(left=True)
+    (session,) = sessions(tmp_path)
+    assert session.header == header
+
+
+def test_a_short_write_spoils_one_line_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = written(tmp_path)
+    udp, third = Port(Protocol.UDP, 1), Port(Protocol.UDP, 2)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))  # the disk is full
+        journal.note(note(port=udp), now=0.0, wall=0.0)
+    journal.note(note(port=third), now=0.0, wall=0.0)
+    (session,) = sessions(tmp_path)
+    assert set(session.ports) == {PORT, third}
+    journal.end(left=False)
+
+
+def test_a_new_journal_is_there_with_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at the folder at that moment cannot take the lock away from it."""
+    seen: list[bool | None] = []
+    lock = fcntl.flock
+
+    def look_first(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        seen.extend(session.alive for session in sessions(tmp_path))
+        lock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", look_first)
+    journal = written(tmp_path)
+    assert seen == []  # not there yet
+    assert [session.alive for session in sessions(tmp_path)] == [True]
+    journal.end(left=False)
+    assert list((tmp_path / "sessions").iterdir()) == []
 
 
 def test_a_person_can_read_it(tmp_path: Path) -> None:

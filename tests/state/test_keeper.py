@@ -71,9 +71,37 @@ def journal(tmp_path: Path) -> Journal:
     return Journal.create(tmp_path, HEADER)
 
 
+class Others:
+    """The other sessions on this host, and what they see of this one."""
+
+    def __init__(self) -> None:
+        self.announced: set[Port] = set()
+        self.wanted: set[Port] = set()
+
+    def announce(self, port: Port) -> None:
+        self.announced.add(port)
+
+    def withdraw(self, port: Port) -> None:
+        self.announced.discard(port)
+
+    def want(self, port: Port) -> bool:
+        return port in self.wanted
+
+
 @pytest.fixture
-async def keeper(journal: Journal, nursery: trio.Nursery) -> Keeper:
-    found = Keeper(Ledger(), journal, clock=trio.current_time)
+def others() -> Others:
+    return Others()
+
+
+@pytest.fixture
+async def keeper(journal: Journal, nursery: trio.Nursery, others: Others) -> Keeper:
+    found = Keeper(
+        Ledger(),
+        journal,
+        clock=trio.current_time,
+        sleep_until=trio.sleep_until,
+        neighbours=others,
+    )
     nursery.start_soon(found.run)
     return found
 
@@ -230,3 +258,126 @@ async def test_a_router_that_kept_nothing_is_found_out(
     await trio.sleep(60)
     assert sessions(tmp_path)[0].ports[PORT].state is State.MAPPED
     assert (router.asked, router.checks) == (["add tcp/6881"] * 2, 2)
+
+
+async def test_what_another_session_wants_is_left_to_it(
+    autojump_clock: MockClock, keeper: Keeper, others: Others, tmp_path: Path
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        assert others.announced == {PORT}  # before the router is asked
+        await wish.outcome(0.5)
+        wish.claim(7)
+    others.wanted.add(PORT)
+    keeper.release(7)
+    await trio.sleep(0.1)
+    assert others.announced == {PORT}  # it lingers
+    await trio.sleep(1)
+    assert others.announced == set()
+    assert router.asked == ["add tcp/6881"]
+    assert sessions(tmp_path)[0].ports == {}
+
+
+async def test_a_wish_that_comes_to_nothing_is_not_announced_for_ever(
+    autojump_clock: MockClock, keeper: Keeper, others: Others
+) -> None:
+    keeper.gateway_found(Router(Conflict("192.168.77.3")))
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(0.5)
+    assert others.announced == set()
+
+
+SILENCE = Unknown("no answer", silent=True)
+
+
+async def test_after_one_time_out_nobody_waits(autojump_clock: MockClock, keeper: Keeper) -> None:
+    router = Router(delay=10)
+    router.outcome = SILENCE
+    keeper.gateway_found(router)
+
+    async def waited(number: int) -> float:
+        begin = trio.current_time()
+        with keeper.wish(Port(Protocol.TCP, number)) as wish:
+            await wish.outcome(0.5)
+            wish.claim(number)
+        return trio.current_time() - begin
+
+    assert [await waited(number) for number in (7000, 7001, 7002)] == [0.5, 0, 0]
+    await trio.sleep(11)
+    assert await waited(7003) == 0  # it has still not answered
+    router.outcome, router.delay = GRANTED, 0.1
+    await trio.sleep(60)
+    assert await waited(7004) == pytest.approx(0.1)
+
+
+async def test_a_slow_answer_to_somebody_else_is_an_answer(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    """Many binds at once may take longer than the budget, with a router that works."""
+    router = Router()
+    delays = [0.2, 2, 0.1]
+    router.look = lambda: setattr(router, "delay", delays.pop(0))
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as first:
+        await trio.testing.wait_all_tasks_blocked()
+        with keeper.wish(Port(Protocol.UDP, 6881)) as second:
+            assert await first.outcome(0.5) == GRANTED
+            assert isinstance(await second.outcome(0.3), Ignored)
+            second.claim(8)
+        first.claim(7)
+    with keeper.wish(Port(Protocol.TCP, 7000)) as third:
+        assert await third.outcome(0.5) == GRANTED
+
+
+async def test_a_loss_is_told(autojump_clock: MockClock, keeper: Keeper) -> None:
+    router = Router(SILENCE)
+    keeper.gateway_found(router)
+    with trio.move_on_after(5) as scope:
+        await keeper.lost()
+    assert scope.cancelled_caught
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(0.5)
+        wish.claim(7)
+    with trio.fail_after(1):
+        await keeper.lost()
+    router.outcome = GRANTED
+    keeper.gateway_found(router)
+    with trio.move_on_after(5) as scope:
+        await keeper.lost()
+    assert scope.cancelled_caught
+
+
+async def test_a_router_that_lost_its_table_gets_it_back(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(0.5)
+        wish.claim(7)
+    await trio.sleep(10)
+    assert (len(router.asked), router.checks) == (1, 1)
+    router.kept = Ignored("it is not there")
+    await trio.sleep(291)
+    assert (len(router.asked), router.checks) == (2, 2)
+    router.kept = Mapped(0)
+    await trio.sleep(5)
+    assert (len(router.asked), router.checks) == (2, 3)
+    keeper.compare()
+    await trio.sleep(1)
+    assert (len(router.asked), router.checks) == (2, 4)
+
+
+async def test_an_end_without_an_answer_is_remembered(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(0.5)
+        wish.claim(7)
+    router.removal = Removal.FAILED
+    begin = trio.current_time()
+    assert not await keeper.close(5)
+    assert trio.current_time() == begin  # there is nothing to wait for

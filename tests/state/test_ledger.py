@@ -12,7 +12,7 @@ PORT = Port(Protocol.TCP, 6881)
 
 @pytest.fixture
 def ledger() -> Ledger:
-    found = Ledger(Policy(check=None))
+    found = Ledger(Policy(check=None, compare=None))
     assert found.gateway_found(0.0) == []
     return found
 
@@ -175,10 +175,185 @@ def test_a_failed_removal_is_tried_some_times(ledger: Ledger) -> None:
     assert isinstance(note, Note)
     assert note.exists  # it stays written down, for the sweep
     assert ledger.next_deadline() is None
+    assert not ledger.empty
+    assert requests(ledger.compare(now + 300)) == [Remove(PORT)]
+    ledger.removed(PORT, Removal.FAILED, now + 301)
+    assert ledger.ask(PORT, now + 302)[1][-1] == Add(PORT, 3600)  # wanted again, it is kept
+
+
+def test_at_the_end_a_removal_that_failed_is_left_to_others(ledger: Ledger) -> None:
+    mapped(ledger)
+    assert requests(ledger.close(1.0)) == [Remove(PORT)]
+    seen = [(ledger.settled, ledger.empty)]
+    ledger.removed(PORT, Removal.FAILED, 1.1)
+    seen.append((ledger.settled, ledger.empty))
+    assert seen == [(False, False), (True, False)]
+
+
+def test_what_another_session_wants_is_its_own_affair(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.release(1, 10.0)
+    ledger.tick(11.0)
+    (note,) = ledger.removed(PORT, Removal.HANDED_OVER, 11.1)
+    assert isinstance(note, Note)
+    assert note.state is State.GONE
+    assert ledger.empty
+
+
+SILENCE = Unknown("no answer", silent=True)
+OTHER = Port(Protocol.UDP, 6881)
+
+
+def test_a_silent_gateway_is_waited_for_once(ledger: Ledger) -> None:
+    mapped(ledger)
+    assert ledger.ask(OTHER, 5.0)[0] is None
+    ledger.late("no answer within 0.5 s")
+    ledger.claim(OTHER, 2, 5.5)
+    third = Port(Protocol.TCP, 7000)
+    outcome, effects = ledger.ask(third, 6.0)
+    assert isinstance(outcome, Ignored)
+    assert outcome.silent
+    assert requests(effects) == []  # one request at a time finds out whether it answers
+    ledger.claim(third, 3, 6.0)
+    assert ledger.ask(PORT, 6.1)[0] == Mapped(3593)  # what it has promised already
+    ledger.withdraw(PORT, 6.1)
+    ledger.added(OTHER, SILENCE, 15.0)
+    assert str(ledger).count("no answer") == 2
+    assert ledger.next_deadline() == 11.0  # the third port's, which found a request under way
+    assert requests(ledger.tick(15.0)) == [Add(third, 3600)]
+    assert ledger.tick(1000.0) == []
+    ledger.added(third, Mapped(3600), 1001.0)
+    assert ledger.next_deadline() == 1001.0
+    assert set(requests(ledger.tick(1001.0))) == {Add(OTHER, 3600), Check(PORT), Check(third)}
+    assert ledger.ask(Port(Protocol.TCP, 7001), 1001.0)[0] is None  # waited for again
+
+
+def test_a_silent_gateway_is_tried_by_every_call_that_comes(ledger: Ledger) -> None:
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.5)
+    ledger.added(PORT, SILENCE, 10.0)
+    outcome, effects = ledger.ask(OTHER, 11.0)
+    assert isinstance(outcome, Ignored)
+    assert requests(effects) == [Add(OTHER, 3600)]
+    ledger.withdraw(OTHER, 11.0)
+
+
+def test_a_refusal_is_no_silence(ledger: Ledger) -> None:
+    ledger.ask(PORT, 0.0)
+    ledger.added(PORT, Ignored("no"), 0.1)
+    assert ledger.ask(OTHER, 0.2)[0] is None
+
+
+@pytest.fixture
+def careful() -> Ledger:
+    """It looks for its mappings, soon and then every five minutes."""
+    found = Ledger()
+    found.gateway_found(0.0)
+    mapped(found)
+    assert found.tick(3.0) == [Check(PORT)]
+    found.checked(PORT, Mapped(0), 3.0)
+    return found
+
+
+def test_every_five_minutes_it_looks(careful: Ledger) -> None:
+    assert careful.next_deadline() == 300.0
+    assert careful.tick(300.0) == [Check(PORT)]
+    careful.checked(PORT, Mapped(0), 300.1)
+    assert careful.next_deadline() == 600.0
+
+
+def test_what_is_missing_is_put_back_at_once(careful: Ledger) -> None:
+    careful.tick(300.0)
+    effects = careful.checked(PORT, Ignored("it is gone"), 300.1)
+    assert requests(effects) == [Add(PORT, 3600)]
+    note = effects[0]
+    assert isinstance(note, Note)
+    assert note.state is State.PENDING
+
+
+def test_whoever_takes_it_away_again_and_again_is_not_fought(careful: Ledger) -> None:
+    pauses = []
+    now = 300.0
+    careful.tick(now)
+    for _ in range(6):
+        effects = careful.checked(PORT, Ignored("it is gone"), now)
+        begin = now
+        if not requests(effects):
+            deadline = careful.next_deadline()
+            assert deadline is not None
+            now = deadline
+            assert requests(careful.tick(now))[0] == Add(PORT, 3600)
+        pauses.append(now - begin)
+        careful.added(PORT, Mapped(3600), now)
+        careful.tick(now + 3)
+        careful.checked(PORT, Mapped(0), now + 3)  # it stays for some minutes
+        now += 300
+        requests(careful.compare(now))
+    assert pauses == [0.0, 30.0, 60.0, 120.0, 240.0, 480.0]
+
+
+def test_what_is_another_hosts_by_now_is_left_alone(careful: Ledger) -> None:
+    careful.tick(300.0)
+    (note,) = careful.checked(PORT, Conflict("192.168.77.3"), 300.1)
+    assert isinstance(note, Note)
+    assert (note.state, note.reason, note.exists) == (
+        State.CONFLICT,
+        "held by 192.168.77.3",
+        False,
+    )
+    assert careful.next_deadline() == 300.1 + 900
+
+
+def test_a_router_that_forgets_at_once_is_asked_ever_more_rarely() -> None:
+    ledger = Ledger(Policy(compare=None))
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    now, pauses = 3.0, []
+    for _ in range(5):
+        assert ledger.tick(now) == [Check(PORT)]
+        ledger.checked(PORT, Ignored("it did not keep it"), now)
+        deadline = ledger.next_deadline()
+        assert deadline is not None
+        pauses.append(deadline - now)
+        now = deadline
+        ledger.tick(now)
+        ledger.added(PORT, Mapped(3600), now)
+        now += 3.0
+    assert pauses == [30.0, 60.0, 120.0, 240.0, 480.0]
+
+
+def test_a_shorter_lease_than_asked_for_is_renewed_in_time(careful: Ledger) -> None:
+    careful.tick(300.0)
+    careful.checked(PORT, Mapped(60), 300.0)
+    assert careful.next_deadline() == 330.0
+    assert careful.tick(330.0) == [Add(PORT, 3600)]
+
+
+def test_a_lease_of_a_second_is_not_renewed_all_the_time(careful: Ledger) -> None:
+    careful.tick(300.0)
+    careful.checked(PORT, Mapped(1), 300.0)
+    assert careful.next_deadline() == 305.0
+
+
+def test_a_look_without_an_answer_is_repeated() -> None:
+    ledger = Ledger(Policy(compare=None))
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    ledger.tick(3.0)
+    ledger.checked(PORT, SILENCE, 13.0)
+    assert ledger.next_deadline() == 18.0
+    assert ledger.tick(18.0) == [Check(PORT)]
+
+
+def test_after_a_long_sleep_nothing_is_taken_for_granted(ledger: Ledger) -> None:
+    mapped(ledger)
+    outcome, effects = ledger.ask(PORT, 3600.0)
+    assert outcome is None
+    assert requests(effects) == [Add(PORT, 3600)]
 
 
 def test_without_a_gateway_nobody_waits() -> None:
-    ledger = Ledger()
+    ledger = Ledger(Policy(compare=None))
     assert ledger.ask(PORT, 0.0) == (None, [])  # the search goes on
     assert ledger.gateway_missing("no router")[0] == [PORT]
     ledger.claim(PORT, 1, 0.1)
@@ -190,8 +365,15 @@ def test_without_a_gateway_nobody_waits() -> None:
 
 def test_another_gateway_gets_everything_anew(ledger: Ledger) -> None:
     mapped(ledger)
-    assert ledger.gateway_found(5.0) == []
-    assert requests(list(ledger.gateway_found(6.0, another=True))) == [Add(PORT, 3600)]
+    assert requests(ledger.gateway_found(6.0, another=True)) == [Add(PORT, 3600)]
+
+
+def test_a_gateway_that_is_back_is_looked_through(ledger: Ledger) -> None:
+    """It may have lost its table."""
+    mapped(ledger)
+    assert ledger.gateway_found(5.0) == [Check(PORT)]
+    assert ledger.checked(PORT, Mapped(0), 5.1) == []
+    assert ledger.next_deadline() == 1800.0
 
 
 def test_the_end_of_a_session_waits_for_nothing(ledger: Ledger) -> None:
@@ -209,7 +391,7 @@ def test_an_add_under_way_at_the_end_is_taken_back(ledger: Ledger) -> None:
 
 
 def test_a_new_mapping_is_looked_at_again() -> None:
-    ledger = Ledger()
+    ledger = Ledger(Policy(compare=None))
     ledger.gateway_found(0.0)
     mapped(ledger)
     assert ledger.next_deadline() == 3.0
@@ -228,7 +410,7 @@ def test_a_new_mapping_is_looked_at_again() -> None:
     [(Ignored("not kept"), State.IGNORED), (Conflict("192.168.77.3"), State.CONFLICT)],
 )
 def test_what_was_not_kept_is_told(outcome: Ignored | Conflict, state: State) -> None:
-    ledger = Ledger()
+    ledger = Ledger(Policy(compare=None))
     ledger.gateway_found(0.0)
     mapped(ledger)
     ledger.tick(3.0)
@@ -241,9 +423,11 @@ def test_what_was_not_kept_is_told(outcome: Ignored | Conflict, state: State) ->
 
 
 def test_a_socket_that_ends_during_the_look_is_not_forgotten() -> None:
-    ledger = Ledger()
+    ledger = Ledger(Policy(compare=None))
     ledger.gateway_found(0.0)
     mapped(ledger)
     ledger.tick(3.0)
     ledger.release(1, 3.1)
-    assert ledger.checked(PORT, Unknown("silence"), 3.2)[-1] == Remove(PORT)
+    ledger.checked(PORT, Unknown("no answer"), 3.2)
+    assert ledger.next_deadline() == 3.45  # it lingers like any other
+    assert ledger.tick(3.45)[-1] == Remove(PORT)

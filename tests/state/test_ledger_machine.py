@@ -27,6 +27,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.claims: dict[int, Port] = {}
         self.next_claim = 1
         self.connected = False
+        self.promised: dict[Port, float] = {}  # until when, by the router's last word
 
     def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -50,7 +51,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.asks.append(port)
         self.carry_out(effects)
         if isinstance(outcome, Mapped):
-            assert port in self.forwarded or port not in self.foreign
+            assert self.promised[port] > self.now
 
     @precondition(lambda self: self.asks)
     @rule(data=st.data())
@@ -87,25 +88,33 @@ class LedgerMachine(RuleBasedStateMachine):
             carried_out = not silent or data.draw(st.booleans())
             if carried_out:
                 self.forwarded.discard(request.port)
+            self.promised.pop(request.port, None)
             removal = Removal.FAILED if silent else Removal.GONE
             self.carry_out(self.ledger.removed(request.port, removal, self.now))
             return
         outcome: Outcome
+        silence = Unknown("silence", silent=data.draw(st.booleans()))
         if isinstance(request, Check):
-            outcome = Unknown("silence") if silent else self.truth(request.port)
+            outcome = silence if silent else self.truth(request.port)
+            if not isinstance(outcome, (Mapped, Unknown)):
+                self.promised.pop(request.port, None)
             self.carry_out(self.ledger.checked(request.port, outcome, self.now))
             return
-        if request.port in self.foreign:
-            outcome = Unknown("silence") if silent else Conflict("192.168.77.3")
+        self.promised.pop(request.port, None)
+        if silent and data.draw(st.booleans()):
+            outcome = Ignored("unreachable", silent=True)
+        elif request.port in self.foreign:
+            outcome = silence if silent else Conflict("192.168.77.3")
         elif silent:
             if data.draw(st.booleans()):
                 self.forwarded.add(request.port)
-            outcome = Unknown("silence")
+            outcome = silence
         elif request.port not in self.forwarded and data.draw(st.booleans()):
             outcome = Ignored("not today", slow=data.draw(st.booleans()))
         else:
             self.forwarded.add(request.port)
-            outcome = Mapped(data.draw(st.sampled_from([0, 3600])))
+            outcome = Mapped(data.draw(st.sampled_from([0, 60, 3600])))
+            self.promised[request.port] = self.now + (outcome.lease or 10**9)
         self.carry_out(self.ledger.added(request.port, outcome, self.now))
 
     def truth(self, port: Port) -> Outcome:
@@ -119,6 +128,20 @@ class LedgerMachine(RuleBasedStateMachine):
             self.foreign.discard(port)
         elif port not in self.forwarded:
             self.foreign.add(port)
+
+    @rule(port=ports)
+    def the_router_forgets(self, port: Port) -> None:
+        if port not in [request.port for request in self.requests]:
+            self.forwarded.discard(port)
+
+    @rule()
+    def a_call_waits_in_vain(self) -> None:
+        self.ledger.late("no answer in time")
+
+    @rule()
+    def a_sign_of_a_restart(self) -> None:
+        if self.connected:
+            self.carry_out(self.ledger.compare(self.now))
 
     @rule()
     def gateway_comes(self) -> None:
@@ -184,15 +207,10 @@ class LedgerMachine(RuleBasedStateMachine):
             deadline = self.ledger.next_deadline()
             if deadline is None:
                 break
+            assert deadline < float("inf")
             self.now = max(self.now, deadline)
             self.carry_out(self.ledger.tick(self.now))
-        # What a removal was tried for in vain stays written down, for another session.
-        given_up = {
-            port
-            for port in self.forwarded
-            if self.ledger.entry(port) is None and self.written[port].exists
-        }
-        assert self.forwarded - given_up == set(self.claims.values())
+        assert self.forwarded == set(self.claims.values())
         assert {e.state for e in self.ledger} <= {State.MAPPED}
         self.claims.clear()
         self.carry_out(self.ledger.close(self.now))
@@ -200,8 +218,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert isinstance(request, Remove)
             self.forwarded.discard(request.port)
             self.carry_out_end(request)
-        assert self.forwarded == given_up
+        assert self.forwarded == set()
         assert self.ledger.empty
+        assert self.ledger.settled
 
     def unsettled(self) -> bool:
         return any(entry.state is not State.MAPPED for entry in self.ledger)
