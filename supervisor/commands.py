@@ -103,6 +103,7 @@ def _clean(words: list[str]) -> int:
     import trio
 
     from natsup.state.sweep import SweepReport, sweep
+    from natsup.supervisor.neighbours import Announcements
     from natsup.upnp.discovery import NoGateway, find_gateway
 
     directory = default_directory(os.environ, os.getuid())
@@ -117,7 +118,9 @@ def _clean(words: list[str]) -> int:
         found = await find_gateway(interface=options.interface, url=options.gateway)
         if isinstance(found, NoGateway):
             return found
-        return await sweep(directory, found, wall=time.time)
+        return await sweep(
+            directory, found, wall=time.time, neighbours=Announcements(f"clean-{os.getpid()}")
+        )
 
     done = trio.run(run)
     if isinstance(done, NoGateway):

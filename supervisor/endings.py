@@ -10,7 +10,8 @@ of its family and protocol. Some facts about that:
   filter drops in the kernel what is not ours.
 * The queue can overflow (ENOBUFS); then events are lost, and only a look tells what has ended.
 * A multipath TCP socket has a cookie that no event carries: what ends there is its subflow. Its
-  events are recognised by the port, and each is a reason to look.
+  events are recognised by the port, and by having no peer, unlike the connections that it accepts.
+  Each is a reason to look.
 * A TCP socket that is bound and not listening is listed by inet_diag only since Linux 6.8
   (TCPF_BOUND_INACTIVE).
 """
@@ -46,7 +47,7 @@ _GROUPS: dict[tuple[int, Protocol], int] = {
 _HEADER = struct.Struct("=IHHII")
 _STATE = 17
 _PORT = struct.Struct("!H")
-_PORT_AT = 20
+_PORT_AT, _PEER_PORT_AT = 20, 22
 _COOKIE = struct.Struct("=II")  # the low half first, whatever the byte order
 _COOKIE_AT = 60
 _LONG_ENOUGH = _COOKIE_AT + _COOKIE.size
@@ -100,6 +101,9 @@ def filter_program(watched: Iterable[Watched]) -> bytes:
         program += _instruction(_JEQ, int.from_bytes(low, "big"), 0, 1)
         program += _instruction(_RET, _WHOLE_MESSAGE)
     if ports:
+        program += _instruction(_LD_HALF, _PEER_PORT_AT)
+        program += _instruction(_JEQ, 0, 1, 0)
+        program += _instruction(_RET, 0)
         program += _instruction(_LD_HALF, _PORT_AT)
     for port in ports:
         program += _instruction(_JEQ, port, 0, 1)
@@ -116,6 +120,7 @@ class Diag(NamedTuple):
 
     cookie: int
     port: int  # host order
+    peer_port: int  # 0: none
     state: int  # TCP_ESTABLISHED and so on, net/tcp_states.h
 
 
@@ -135,7 +140,8 @@ def read_diag(message: bytes) -> Diag | None:
         return None
     low, high = _COOKIE.unpack_from(message, _COOKIE_AT)
     (port,) = _PORT.unpack_from(message, _PORT_AT)
-    return Diag(high << 32 | low, port, message[_STATE])
+    (peer,) = _PORT.unpack_from(message, _PEER_PORT_AT)
+    return Diag(high << 32 | low, port, peer, message[_STATE])
 
 
 class Endings:
@@ -205,7 +211,7 @@ class Endings:
                 continue
             if diag.cookie in self._watched:
                 found.append(self._watched[diag.cookie])
-            else:
+            elif diag.peer_port == 0:
                 found += [
                     w for w in self._watched.values() if w.multipath and w.port.number == diag.port
                 ]

@@ -155,3 +155,27 @@ def signalfd(numbers: Sequence[int]) -> int:
     for number in numbers:
         _libc.sigaddset(mask, ctypes.c_int(number))
     return _checked(_libc.signalfd(ctypes.c_int(-1), mask, ctypes.c_int(os.O_CLOEXEC)))
+
+
+class _TimerSpec(ctypes.Structure):
+    _fields_ = (
+        ("interval_seconds", ctypes.c_long),
+        ("interval_nanoseconds", ctypes.c_long),
+        ("seconds", ctypes.c_long),
+        ("nanoseconds", ctypes.c_long),
+    )
+
+
+def timerfd(clock: int, when: float) -> int:
+    """timerfd_create(2), close-on-exec, readable once ``clock`` tells ``when`` (seconds)."""
+    fd = _checked(_libc.timerfd_create(ctypes.c_int(clock), ctypes.c_int(os.O_CLOEXEC)))
+    # All zero would switch it off.
+    nanoseconds = max(1, round(when * 1e9))
+    spec = _TimerSpec(0, 0, nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
+    absolute = ctypes.c_int(1)  # TFD_TIMER_ABSTIME
+    try:
+        _checked(_libc.timerfd_settime(ctypes.c_int(fd), absolute, ctypes.byref(spec), None))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

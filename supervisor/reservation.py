@@ -11,6 +11,7 @@ net/ipv4/inet_connection_sock.c sk_reuseport_match(), and lets later ones in tha
 """
 
 import contextlib
+import errno
 import os
 import socket
 
@@ -18,23 +19,28 @@ from natsup.supervisor import libc
 
 _ON, _OFF = 1, 0
 _REUSEADDR = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
+_REUSEPORT = (socket.SOL_SOCKET, socket.SO_REUSEPORT)
 _IP_FREEBIND = 15
 
 # What bind() looks at, as (level, option), for both families and for IPv6 alone.
 _OPTIONS = (
     _REUSEADDR,
-    (socket.SOL_SOCKET, socket.SO_REUSEPORT),
+    _REUSEPORT,
     (socket.IPPROTO_IP, _IP_FREEBIND),
 )
 _OPTIONS_INET6 = (*_OPTIONS, (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
 
 class Reservation:
-    """A port held on behalf of a program's socket, from `reserve` until `hand_over` or `close`."""
+    """A port held on behalf of a program's socket, from `reserve` until `hand_over` or `close`.
+
+    ``address``: with its port, chosen by the kernel where 0 was asked for.
+    """
 
     def __init__(self, sock: socket.socket, address: bytes) -> None:
         self._sock = sock
-        self._address = address
+        self.port = int(sock.getsockname()[1])  # in host order
+        self._address = address[:2] + self.port.to_bytes(2, "big") + address[4:]
 
     def __enter__(self) -> "Reservation":
         return self
@@ -42,10 +48,9 @@ class Reservation:
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    @property
-    def port(self) -> int:
-        """The port held, in host order; chosen by the kernel where 0 was asked for."""
-        return int(self._sock.getsockname()[1])
+    def share(self) -> None:
+        """Let go of a port that others have as well, who need no reservation to keep it."""
+        self._sock.close()
 
     def hand_over(self, program: socket.socket) -> int:
         """Bind the program's socket to the port and let go of it. Returns 0 or an errno.
@@ -53,13 +58,14 @@ class Reservation:
         Between the two lines that open and shut the reservation another socket that has
         SO_REUSEADDR itself could come in; nothing else runs there.
         """
-        address = self._address[:2] + self.port.to_bytes(2, "big") + self._address[4:]
+        if self._sock.fileno() < 0:
+            return libc.bind(program.fileno(), self._address)
         lent = not program.getsockopt(*_REUSEADDR)
         if lent:
             program.setsockopt(*_REUSEADDR, _ON)
             self._sock.setsockopt(*_REUSEADDR, _ON)
         try:
-            return libc.bind(program.fileno(), address)
+            return libc.bind(program.fileno(), self._address)
         finally:
             if lent:
                 self._sock.setsockopt(*_REUSEADDR, _OFF)
@@ -72,16 +78,41 @@ def reserve(program: socket.socket, address: bytes) -> Reservation:
 
     Raises OSError with the errno that the program's own bind() would get.
     """
+    shared = _in_a_group(program, address)
     sock = socket.socket(program.family, program.type, program.proto)
     try:
         _imitate(sock, program)
-        number = libc.bind(sock.fileno(), address)
-        if number:
-            raise OSError(number, os.strerror(number))
+        _bind(sock, address)
+        reservation = Reservation(sock, address)
     except BaseException:
         sock.close()
         raise
-    return Reservation(sock, address)
+    if shared:
+        reservation.share()
+    return reservation
+
+
+def _bind(sock: socket.socket, address: bytes) -> None:
+    number = libc.bind(sock.fileno(), address)
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _in_a_group(program: socket.socket, address: bytes) -> bool:
+    """Do others have the port whom this socket would share datagrams with?
+
+    The kernel spreads them over all that have SO_REUSEPORT, and gives them to the last one that has
+    SO_REUSEADDR: a reservation would swallow them. (A TCP socket gets nothing before it listens.)
+    """
+    if program.type != socket.SOCK_DGRAM or not (
+        program.getsockopt(*_REUSEADDR) or program.getsockopt(*_REUSEPORT)
+    ):
+        return False
+    with socket.socket(program.family, program.type, program.proto) as alone:
+        _imitate(alone, program)
+        alone.setsockopt(*_REUSEADDR, _OFF)
+        alone.setsockopt(*_REUSEPORT, _OFF)
+        return libc.bind(alone.fileno(), address) == errno.EADDRINUSE
 
 
 def _imitate(sock: socket.socket, program: socket.socket) -> None:

@@ -14,7 +14,9 @@ import os
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,9 +25,10 @@ from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Mapped, Port, Protocol
 from natsup.state.sweep import sweep
-from natsup.supervisor import endings, handover
+from natsup.supervisor import clock, endings, handover
 from natsup.supervisor import log as logs
 from natsup.supervisor.listener import Listener
+from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver
@@ -34,16 +37,26 @@ from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie
 from natsup.supervisor.verdict import publishable
 
+if TYPE_CHECKING:
+    from natsup.upnp.igd import Igd
+
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE = 5.0, 300.0
+_STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
+_LOOK_AT_CALLER_SECONDS = 0.05
+_LOOK_AGAIN_SECONDS = 5.0
 _EPHEMERAL_TRIES = 8
 
 
-def boottime() -> float:
-    """Seconds that go on while the machine sleeps, as leases do (clock_gettime(2))."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A call that is being served: how to give it up, and when that has been done."""
+
+    call: Call
+    scope: trio.CancelScope
+    done: trio.Event
 
 
 def serve(
@@ -73,7 +86,9 @@ def serve(
     )
     log.info("session for %s (pid %d)", command[0], pid)
     try:
-        whole = Session(settings, listener, page, control, receiver, child, journal, folder)
+        whole = Session(
+            settings, listener, page, control, receiver, child, journal, folder, session
+        )
         trio.run(whole.run)
     except BaseException:
         # The guard takes over: every call passes from here on, and the next session, or natsup
@@ -98,6 +113,7 @@ class Session:
         child: int | None,
         journal: Journal,
         folder: Path,
+        session: str,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -107,11 +123,19 @@ class Session:
         self._journal = journal
         self._folder = folder
         self._control = control
-        self._keeper = Keeper(Ledger(Policy(lease=settings["lease"])), journal, clock=boottime)
+        self._neighbours = Announcements(session)
+        self._keeper = Keeper(
+            Ledger(Policy(lease=settings["lease"])),
+            journal,
+            clock=clock.now,
+            sleep_until=clock.sleep_until,
+            neighbours=self._neighbours,
+        )
         self._rules = receiver.rules
         self._endings: endings.Endings | None = None
         self._searched = trio.Event()  # the first search for a gateway has ended
-        self._search_until = boottime() + settings["startup_timeout"]
+        self._search_until = clock.now() + settings["startup_timeout"]
+        self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
         self._udp: dict[int, tuple[int, float]] = {}
@@ -127,6 +151,7 @@ class Session:
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
+        self._neighbours.close()
         self._journal.end(left=left)
         self._tell_guard(handover.DONE)
 
@@ -172,8 +197,14 @@ class Session:
                 nursery.start_soon(self._serve_call, self._receiver.taken.popleft())
 
     async def _serve_call(self, call: Call) -> None:
+        held = Held(call, trio.CancelScope(), trio.Event())
+        self._held.append(held)
         try:
-            await self._publish(call)
+            with held.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch_caller, held)
+                    await self._publish(call)
+                    nursery.cancel_scope.cancel()
         except Exception:
             log.exception("%s: a call failed", call)
         finally:
@@ -181,13 +212,20 @@ class Session:
             if not call.answered:
                 self._listener.let_pass(call.notification)
             self._page.drop(call.slot)
+            self._held.remove(held)
+            held.done.set()
+
+    async def _watch_caller(self, held: Held) -> None:
+        """Give the call up once nobody waits for its answer any more: the kernel does not tell."""
+        while self._listener.valid(held.call.notification):  # noqa: ASYNC110 - that is why
+            await trio.sleep(_LOOK_AT_CALLER_SECONDS)
+        held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
         """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
         for _ in range(_EPHEMERAL_TRIES):
-            try:
-                reservation = reserve(call.sock, call.address.raw)
-            except OSError:
+            reservation = await self._reserve(call)
+            if reservation is None:
                 return  # the kernel will tell the program the same
             with reservation:
                 port = call.wanted.port or Port(call.wanted.protocol, reservation.port)
@@ -208,10 +246,33 @@ class Session:
                 break
         self._answer(call, errno.EADDRINUSE)
 
+    async def _reserve(self, call: Call) -> Reservation | None:
+        while True:
+            try:
+                return reserve(call.sock, call.address.raw)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return None
+            # The port may be reserved for a call whose caller was killed, or (before Linux 5.19)
+            # interrupted, and makes its call again just now.
+            dead = [
+                held
+                for held in self._held
+                if held.call is not call
+                and held.call.address.port == call.address.port
+                and not self._listener.valid(held.call.notification)
+            ]
+            if not dead:
+                return None
+            for held in dead:
+                held.scope.cancel()
+            for held in dead:
+                await held.done.wait()
+
     async def _budget(self) -> float:
         """The seconds a call may wait for its gateway. The first ones also wait for the search."""
         if not self._searched.is_set():
-            with trio.move_on_after(self._search_until - boottime()):
+            with trio.move_on_after(max(0.0, self._search_until - clock.now())):
                 await self._searched.wait()
         return float(self._settings["timeout"]) if self._searched.is_set() else 0.0
 
@@ -223,7 +284,10 @@ class Session:
         number = cookie(call.sock)
         watched = endings.Watched(number, port, call.sock.family, call.sock.proto)
         if self._endings is not None:
-            self._endings.watch(watched)  # first, so that no end is missed
+            try:
+                self._endings.watch(watched)  # first, so that no end is missed
+            except OSError as error:
+                log.warning("the end of %s will not be seen: %s", port, error.strerror)
         result = reservation.hand_over(call.sock)
         if result == 0:
             wish.claim(number)
@@ -252,11 +316,19 @@ class Session:
             else:
                 unsure = [w for w in found if w.multipath]
             if unsure:
-                dead = await trio.to_thread.run_sync(endings.ended, unsure)
+                dead = await self._look_for_dead(unsure)
                 found = [w for w in found if w not in unsure or w in dead]
             for watched in found:
                 source.unwatch(watched.cookie)
                 self._gone(watched.cookie)
+
+    async def _look_for_dead(self, unsure: list[endings.Watched]) -> list[endings.Watched]:
+        while True:
+            try:
+                return await trio.to_thread.run_sync(endings.ended, unsure)
+            except OSError as error:
+                log.warning("what has ended cannot be seen: %s", error.strerror)
+            await trio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _gone(self, number: int) -> None:
         self._keeper.release(number)
@@ -271,36 +343,63 @@ class Session:
 
     async def _find_gateway(self) -> None:
         """Search until there is one, and sweep up what dead sessions left on it."""
+        pause, reason = _FIRST_SEARCH_PAUSE, ""
+        while True:
+            found = await self._search()
+            if isinstance(found, str):
+                level = logging.DEBUG if found == reason else logging.WARNING
+                log.log(level, "no router to ask: %s", found)
+                reason = found
+                self._keeper.gateway_missing(found)
+                self._searched.set()
+            else:
+                since, reason = clock.now(), ""
+                await self._use(found)
+                if clock.now() - since > _STEADY_SECONDS:
+                    pause = _FIRST_SEARCH_PAUSE
+                    continue  # it has just been lost: look for it at once
+            await trio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_SEARCH_PAUSE)
+
+    async def _search(self) -> "Igd | str":
+        """One search. The gateway, or why there is none."""
         from natsup.upnp.discovery import NoGateway, find_gateway
 
-        pause = _FIRST_SEARCH_PAUSE
-        while True:
+        try:
             found = await find_gateway(
                 interface=self._settings["interface"],
                 url=self._settings["gateway"],
                 seconds=self._settings["startup_timeout"],
             )
-            if not isinstance(found, NoGateway):
-                break
-            log.log(
-                logging.WARNING if not self._searched.is_set() else logging.DEBUG,
-                "no router to ask: %s",
-                found.reason,
-            )
-            self._keeper.gateway_missing(found.reason)
-            self._searched.set()
-            await trio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_SEARCH_PAUSE)
-        log.info("router found: %s, this host is %s", found.location, found.internal_address)
-        self._rules.own_addresses = frozenset({socket.inet_aton(found.internal_address)})
-        self._keeper.gateway_found(found)
+        except Exception:
+            log.exception("the search for a router failed")
+            return "an error inside natsup; see the log"
+        return found.reason if isinstance(found, NoGateway) else found
+
+    async def _use(self, gateway: "Igd") -> None:
+        """Keep the ports on a gateway until it leaves a request without an answer."""
+        log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
+        self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
+        self._keeper.gateway_found(gateway)
         self._searched.set()
-        address = await found.external_address()
-        if address is not None:
-            self._keeper.external_address(address)
-        report = await sweep(self._folder, found, wall=time.time)
-        for line in report.lines():
-            log.info("%s", line)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy, gateway)
+            await self._keeper.lost()
+            log.info("the router does not answer")
+            nursery.cancel_scope.cancel()
+
+    async def _tidy(self, gateway: "Igd") -> None:
+        """What can wait for the ports of this session."""
+        try:
+            address = await gateway.external_address()
+            if address is not None:
+                self._keeper.external_address(address)
+            report = await sweep(self._folder, gateway, wall=time.time, neighbours=self._neighbours)
+        except Exception:
+            log.exception("what dead sessions left could not be removed")
+        else:
+            for line in report.lines():
+                log.info("%s", line)
 
     # --- guard and child ---
 

@@ -19,7 +19,7 @@ from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
-from natsup.supervisor.verdict import Rules
+from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
 
 # How long one Python thread may keep another waiting: the receiver is the one that must not wait.
 _SWITCH_SECONDS = 0.0005
@@ -32,7 +32,17 @@ def rules_of(settings: Settings) -> Rules:
         denied=frozenset(Port(Protocol(name), number) for name, number in settings["deny"]),
         ephemeral=settings["ephemeral"],
         may_own=settings["own_address"],
+        first_unprivileged=_first_unprivileged(),
     )
+
+
+def _first_unprivileged() -> int:
+    """The first port that everybody may bind in this network namespace: ip(7)."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return FIRST_UNPRIVILEGED
 
 
 def main(arguments: list[str]) -> None:

@@ -35,10 +35,6 @@ class Address:
         self.ipv4 = ipv4
         self.wildcard = wildcard
 
-    def with_port(self, port: int) -> bytes:
-        """The same address, as bytes, with another port."""
-        return self.raw[:2] + _PORT.pack(port) + self.raw[4:]
-
 
 def read(raw: bytes) -> Address | None:
     """The address in ``raw`` (as long as the caller said), or None if it is no Internet address

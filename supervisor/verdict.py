@@ -64,7 +64,9 @@ class Rules:
     ``ports``: ranges, both ends included, that may be published. ``denied``: ports that may not.
     ``ephemeral``: also publish port 0. ``own_addresses``: specific IPv4 addresses (4 bytes each)
     that count like the wildcard; they are known only once the network has been looked at, so
-    ``may_own`` says from the start whether there will be any.
+    ``may_own`` says from the start whether there will be any. ``first_unprivileged``: the kernel's
+    own limit (ip(7), ip_unprivileged_port_start): below it a bind may be refused to the program,
+    which natsup must not undo.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Rules:
         denied: frozenset[Port] = frozenset(),
         ephemeral: bool = False,
         may_own: bool = False,
+        first_unprivileged: int = FIRST_UNPRIVILEGED,
     ) -> None:
+        self.first_unprivileged = max(first_unprivileged, FIRST_UNPRIVILEGED)
         self.ports = ports
         self.denied = denied
         self.ephemeral = ephemeral
@@ -101,7 +105,7 @@ class Facts:
 _NOT_INTERNET = Pass("not an Internet address")
 _SPECIFIC = Pass("a specific address")
 _PORT_ZERO = Pass("port 0")
-_PRIVILEGED = Pass("port below 1024")
+_PRIVILEGED = Pass("a privileged port")
 _OUT_OF_RANGE = Pass("port not among those to publish")
 
 
@@ -115,11 +119,9 @@ def judge_address(address: Address | None, rules: Rules) -> Pass | None:
         return _SPECIFIC
     if address.port == 0:
         return None if rules.ephemeral else _PORT_ZERO
-    if address.port < FIRST_UNPRIVILEGED:
+    if address.port < rules.first_unprivileged:
         return _PRIVILEGED
-    if not any(low <= address.port <= high for low, high in rules.ports):
-        return _OUT_OF_RANGE
-    return None
+    return None if _in_range(address.port, rules) else _OUT_OF_RANGE
 
 
 def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish:
@@ -146,8 +148,12 @@ def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish
 def publishable(port: Port, rules: Rules) -> bool:
     """May this port face the Internet? The same for a port that natsup chooses."""
     return (
-        port.number >= FIRST_UNPRIVILEGED
-        and any(low <= port.number <= high for low, high in rules.ports)
+        port.number >= rules.first_unprivileged
+        and _in_range(port.number, rules)
         and port not in NEVER
         and port not in rules.denied
     )
+
+
+def _in_range(number: int, rules: Rules) -> bool:
+    return any(low <= number <= high for low, high in rules.ports)

@@ -35,11 +35,11 @@ def as_nobody() -> list[str]:
     for path in needed:
         closed = next((f for f in [*reversed(path.parents), path] if not _open(f)), None)
         if closed is not None:
-            inside = path.iterdir() if closed == path else [path]
-            covers.setdefault(closed, set()).update(str(p.relative_to(closed)) for p in inside)
+            opened = list(path.iterdir()) if closed == path else [path]
+            covers.setdefault(closed, set()).update(str(p.relative_to(closed)) for p in opened)
     command = ["unshare", "--mount"] if covers else []
-    for closed, inside in covers.items():
-        command += ["sh", "-c", _UNCOVER, "sh", str(closed), *sorted(inside), "--"]
+    for closed, names in covers.items():
+        command += ["sh", "-c", _UNCOVER, "sh", str(closed), *sorted(names), "--"]
     return [*command, *_SETPRIV]
 
 

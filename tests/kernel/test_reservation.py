@@ -128,6 +128,25 @@ def test_the_port_is_held_meanwhile_and_free_afterwards(
         sock.bind(("", port))  # the program can go on with the same descriptor
 
 
+@pytest.mark.parametrize("option", [socket.SO_REUSEADDR, socket.SO_REUSEPORT])
+def test_a_reservation_swallows_no_datagrams(port: int, option: int) -> None:
+    """Workers share a UDP port: what comes in while one of them binds is for the others."""
+    reuse = (1, 0) if option == socket.SO_REUSEADDR else (0, 1)
+    with (
+        make(socket.AF_INET, socket.SOCK_DGRAM, 0, *reuse) as first,
+        make(socket.AF_INET, socket.SOCK_DGRAM, 0, *reuse) as second,
+    ):
+        first.bind(("", port))
+        first.setblocking(False)
+        with reserve(second, address(socket.AF_INET, port)) as reservation:
+            for _ in range(50):  # each from a port of its own: the kernel spreads them by a hash
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"x", ("127.0.0.1", port))
+                    assert first.recv(1) == b"x"
+            assert reservation.hand_over(second) == 0
+        assert second.getsockname()[1] == port
+
+
 def test_workers_of_another_user_share_their_port(port: int) -> None:
     """SO_REUSEPORT wants one owner: the reservation takes the program's."""
     with (
