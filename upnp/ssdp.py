@@ -1,8 +1,13 @@
-"""Searching for a router: SSDP's messages. Pure. (UPnP Device Architecture 1.1, section 1.3.)
+"""Searching for a router, and what it tells unasked: SSDP's messages. Pure.
+
+UPnP Device Architecture 1.1, sections 1.3 (search) and 1.2 (advertisement).
 
 Routers answer with all that HTTP forbids, so the reader takes what it can use and passes the rest
 over. An answer that says two things about where the description is says nothing.
 """
+
+from dataclasses import dataclass
+from enum import Enum
 
 PORT = 1900
 MULTICAST = "239.255.255.250"
@@ -36,14 +41,64 @@ def search(target: str, *, host: str, wait: int = 1) -> bytes:
 
 def location(datagram: bytes) -> str | None:
     """The LOCATION in an answer to a search; None if it is none, or has no single one."""
-    text = datagram[:_LONGEST].decode("latin-1").rstrip("\0")
-    status, _, rest = text.replace("\r\n", "\n").replace("\r", "\n").partition("\n")
-    words = status.split()
+    start, fields = _read(datagram)
+    words = start.split()
     if len(words) < 2 or not words[0].upper().startswith("HTTP/1.") or words[1] != "200":
         return None
-    found = []
-    for line in rest.split("\n"):
+    return _single(fields, "LOCATION")
+
+
+class Kind(Enum):
+    ALIVE = "ssdp:alive"
+    BYEBYE = "ssdp:byebye"
+    UPDATE = "ssdp:update"  # it is about to have another boot number, without a restart
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a device tells of itself, in one message for each thing that it is."""
+
+    kind: Kind
+    target: str  # NT: what it is
+    bootid: int | None = None  # grows with every restart; routers of UPnP 1.0 have none
+    location: str | None = None
+
+
+def notification(datagram: bytes) -> Notification | None:
+    """A NOTIFY; None if it is none. The boot number of an update is the one that it announces."""
+    start, fields = _read(datagram)
+    if start.split()[:2] != ["NOTIFY", "*"]:
+        return None
+    target = _single(fields, "NT")
+    try:
+        kind = Kind((_single(fields, "NTS") or "").lower())
+    except ValueError:
+        return None
+    if target is None:
+        return None
+    name = "NEXTBOOTID.UPNP.ORG" if kind is Kind.UPDATE else "BOOTID.UPNP.ORG"
+    return Notification(kind, target, _number(_single(fields, name)), _single(fields, "LOCATION"))
+
+
+def _read(datagram: bytes) -> tuple[str, list[tuple[str, str]]]:
+    """The first line, and name (in capitals) and value of the fields that have a value."""
+    text = datagram[:_LONGEST].decode("latin-1").rstrip("\0")
+    start, *lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    fields = []
+    for line in lines:
         name, colon, value = line.partition(":")
-        if colon and name.strip().upper() == "LOCATION" and value.strip():
-            found.append(value.strip())
+        if colon and value.strip():
+            fields.append((name.strip().upper(), value.strip()))
+    return start, fields
+
+
+def _single(fields: list[tuple[str, str]], name: str) -> str | None:
+    found = [value for other, value in fields if other == name]
     return found[0] if len(found) == 1 else None
+
+
+def _number(text: str | None) -> int | None:
+    """A number of 31 bits, as the standard has them; None for what is none."""
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 10:
+        return None
+    return int(text)

@@ -225,7 +225,8 @@ async def test_an_error_of_its_own_ends_one_connection_alone(
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_mapping_is_replaced_every_time(router: Running, protocol: Protocol) -> None:
     """The new one needs the socket's port that the old one has."""
-    port = Port(protocol, await free_port(trio.socket.SOCK_STREAM))
+    kind = trio.socket.SOCK_DGRAM if protocol is Protocol.UDP else trio.socket.SOCK_STREAM
+    port = Port(protocol, await free_port(kind))
     parts = [adding(port.number, 7000 + turn, protocol.upper()) for turn in range(40)]
     for answer in await say(router, *parts):
         assert answer.startswith(b"HTTP/1.1 200 ")
