@@ -4,7 +4,7 @@ python := ".venv/bin/python"
 
 [private]
 default:
-    @just --list
+    @{{just_executable()}} --list
 
 # a virtual environment with natsup, editable, and all that works on it
 setup:

@@ -196,7 +196,7 @@ class Ledger:
             return Ignored(entry.reason), []  # known, and asked again in the background
         if not self._gateway:
             if not self._missing:
-                return None, []
+                return None, [entry.note()]
             entry.state, entry.reason = State.IGNORED, self._missing
             return Ignored(self._missing), [entry.note()]
         if self._silent:

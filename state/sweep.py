@@ -65,6 +65,19 @@ def leftovers(
     return found
 
 
+def forget(dead: Iterable[SessionRecord], *, wall: float) -> list[SessionRecord]:
+    """Remove the journals of dead sessions of which nothing can be left, on any gateway: nothing
+    was mapped, or every lease is over. Returns the others. Raises OSError."""
+    others = []
+    for record in dead:
+        known = record.ports.values()
+        if any(k.exists and (k.expires is None or k.expires > wall) for k in known):
+            others.append(record)
+        elif record.path is not None:
+            record.path.unlink(missing_ok=True)
+    return others
+
+
 async def sweep(
     directory: Path,
     gateway: Gateway,

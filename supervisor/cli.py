@@ -23,6 +23,7 @@ def _exec(words: list[str]) -> int:
 
     try:
         settings, command = options.parse(words, os.environ, os.curdir)
+        options.check(settings, os.environ)
     except options.Help:
         print(options.help_text())
         return 0

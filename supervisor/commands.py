@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import socket
 import sys
 import time
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from natsup.state import report
 from natsup.state.journal import default_directory, sessions
+from natsup.supervisor.options import BadOption, check_state_folder
 
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
 _COMMANDS = (
@@ -25,6 +27,10 @@ _COMMANDS = (
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
     name, rest = (words[0], words[1:]) if words else ("", [])
+    try:
+        check_state_folder(os.environ)
+    except BadOption as error:
+        return _complain(str(error))
     if name == "status":
         return _status(rest)
     if name == "clean":
@@ -44,11 +50,8 @@ def main(words: list[str]) -> int:
         print(f"natsup {version('natsup')}")
         return 0
     if name:
-        close = _nearest(name)
-        print(f"natsup: unknown command {name!r}{close}; see natsup --help", file=sys.stderr)
-    else:
-        print(usage(), file=sys.stderr)
-    return 125
+        return _complain(f"unknown command {name!r}{_nearest(name)}; see natsup --help")
+    return _complain("no command given; natsup exec -- COMMAND runs one, natsup --help tells more")
 
 
 def usage() -> str:
@@ -102,17 +105,23 @@ def _clean(words: list[str]) -> int:
 
     import trio
 
-    from natsup.state.sweep import SweepReport, sweep
+    from natsup.state.sweep import SweepReport, forget, sweep
     from natsup.supervisor.neighbours import Announcements
     from natsup.upnp.discovery import NoGateway, find_gateway
 
     directory = default_directory(os.environ, os.getuid())
     try:
-        if not any(not session.alive for session in sessions(directory)):
-            print("Nothing to clean: no session ended without cleaning up.")
-            return 0
+        dead = [session for session in sessions(directory) if not session.alive]
+        left = forget(dead, wall=time.time())
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be read: {error.strerror}")
+        return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
+    if not left:
+        print(
+            "Nothing was left on the router."
+            if dead
+            else "Nothing to clean: no session ended without cleaning up."
+        )
+        return 0
 
     async def run() -> "SweepReport | NoGateway":
         found = await find_gateway(interface=options.interface, url=options.gateway)
@@ -142,8 +151,11 @@ def _gateway(words: list[str]) -> int:
     address: dict[str, Any] = {"type": _address, "required": True, "metavar": "ADDRESS"}
     parser.add_argument("--internal", help=inside, **address)
     parser.add_argument("--external", help=outside, **address)
-    parser.add_argument("--port", type=int, default=0, help="of its HTTP [any that is free]")
+    parser.add_argument("--port", type=_port, default=0, help="of its HTTP [any that is free]")
     options = parser.parse_args(words)
+    for name, given in (("--internal", options.internal), ("--external", options.external)):
+        if not _is_here(given):
+            return _complain(f"{name}: {given} is no address of this host; ip addr lists them")
 
     import trio
 
@@ -163,8 +175,8 @@ def _gateway(words: list[str]) -> int:
     except* OSError as group:
         reasons = [str(error.strerror or error) for error in _leaves(group)]
         status = _complain(
-            f"{options.internal} cannot be served: {reasons[0]}; it must be an address of this"
-            " host, and UDP port 1900 free"
+            f"{options.internal} cannot be served: {reasons[0]}; is the port taken, or UDP port"
+            " 1900?"
         )
     return status
 
@@ -178,6 +190,24 @@ def _address(text: str) -> IPv4Address:
         return IPv4Address(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no IPv4 address") from None
+
+
+def _port(text: str) -> int:
+    if text.isdecimal() and int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number up to 65535")
+
+
+def _is_here(address: IPv4Address) -> bool:
+    """Is this one of the addresses of this host?"""
+    if address.is_unspecified or address.is_multicast:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
 
 
 def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:

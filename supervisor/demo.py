@@ -1,19 +1,24 @@
 """`natsup demo`: the main job, shown live, with no router and no root needed."""
 
+import io
 import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from natsup.supervisor.namespaces import HERE, OTHER, OUTSIDE, ROUTER, NamespacesRefused, Network
 
 _PORT = 6881
+_RANGE = f"{_PORT}-{_PORT + 9}"
+_SERVER = f"server {_RANGE}"
 _PATIENCE = 20.0  # seconds for anything to come about
 _MODULE = [sys.executable, "-P", "-m"]
 _ADDRESSES = ["--internal", ROUTER, "--external", OUTSIDE]
@@ -37,8 +42,29 @@ class Surprise(Exception):
 
 def main() -> int:
     """Returns the exit status: 0 if everything went as told, 1 if not, 125 if nothing could."""
-    if not sys.stdout.isatty():
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for output in (sys.stdout, sys.stderr):
+        assert isinstance(output, io.TextIOWrapper)
+        output.reconfigure(line_buffering=True, errors="replace")
+    signal.signal(signal.SIGTERM, _interrupt)  # so that nothing stays behind
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        return _show()
+    except KeyboardInterrupt as error:
+        return 128 + (error.args[0] if error.args else signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)  # for Python's own last flush
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+        print(f"natsup demo: cannot go on: {error.strerror or error}", file=sys.stderr)
+        return 125
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _show() -> int:
     folder = tempfile.mkdtemp(prefix="natsup-demo-")
     try:
         with Network() as network:
@@ -78,16 +104,17 @@ class _Story:
         say("1. Nobody has asked the router for anything.")
         self._visit(_PORT, None)
 
-        say(f"\n2. This host:  natsup exec -- server {_PORT}")
+        say(f"\n2. This host:  natsup exec -- {_SERVER}")
         server = self._serve("here", "hello from this host")
         held = self._expect_bind(server, _PORT, "ok")
         self._line(router, f"tcp/{_PORT} → {HERE}", "the mapping")
-        say(f"     bind({_PORT}) was held for {held} ms; meanwhile natsup had the router map it:")
+        say(f"     bind({_PORT}) was held for {held} ms (the first one also waits until the router")
+        say("     has been found); meanwhile natsup had the router map it:")
         say(f"     router: tcp/{_PORT} → {HERE}")
         self._line(server, "listening", "the server")
         self._visit(_PORT, "hello from this host")
 
-        say(f"\n3. The other host:  natsup exec -- server {_PORT}   (the same port)")
+        say(f"\n3. The other host:  natsup exec -- {_SERVER}   (the same ports)")
         other = self._serve("other", "hello from the other host")
         self._expect_bind(other, _PORT, "EADDRINUSE")
         say(f"     bind({_PORT}) failed with EADDRINUSE: the router's port is this host's")
@@ -110,7 +137,9 @@ class _Story:
         say(f"     router: tcp/{_PORT} → {HERE} removed, {took:.0f} ms later")
         self._visit(_PORT, None)
         self._visit(_PORT + 1, "hello from the other host")
-        say("\nThat was all. With your own router:  natsup exec -- COMMAND")
+        other.terminate()
+        self._line(router, f"tcp/{_PORT + 1} → {OTHER} removed", "the second removal")
+        say(f"\nThat was all. With your own router:  {_own_name()} exec -- COMMAND")
 
     # --- what the story is made of ---
 
@@ -118,8 +147,10 @@ class _Story:
         return self._network.popen(host, [*_MODULE, *words], env=self._environ)
 
     def _serve(self, host: str, greeting: str) -> "subprocess.Popen[str]":
-        program = [sys.executable, self._program, str(_PORT), str(_PORT + 9), greeting]
-        return self._start(host, ["natsup.supervisor.cli", "exec", "--", *program])
+        program = [sys.executable, self._program, _RANGE]
+        environ = {**self._environ, "GREETING": greeting}
+        words = [*_MODULE, "natsup.supervisor.cli", "exec", "--", *program]
+        return self._network.popen(host, words, env=environ)
 
     def _expect_bind(self, server: "subprocess.Popen[str]", port: int, result: str) -> str:
         line = self._line(server, f"bind {port} {result} ", f"bind({port})")
@@ -163,6 +194,13 @@ class _Story:
         _wait_for(both_mapped, "both ports in natsup status")
         for line in run().splitlines():
             self._say(f"     {line}")
+
+
+def _own_name() -> str:
+    """What to type to run natsup: its path, unless PATH has it."""
+    typed = sys.argv[0]
+    found = shutil.which("natsup")
+    return "natsup" if found and os.path.realpath(found) == os.path.realpath(typed) else typed
 
 
 def _next_line(process: "subprocess.Popen[str]") -> str:

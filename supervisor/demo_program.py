@@ -5,13 +5,15 @@ answers everybody who connects. It prints a line for every bind().
 """
 
 import errno
+import os
 import socket
 import sys
 import time
 
 
-def main(first: int, last: int, greeting: str) -> int:
-    """Serve on the first free port of a range."""
+def main(ports: str, greeting: str) -> int:
+    """Serve on the first free port of a range such as 6881-6890."""
+    first, last = map(int, ports.split("-"))
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for port in range(first, last + 1):
@@ -36,4 +38,4 @@ def main(first: int, last: int, greeting: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    sys.exit(main(sys.argv[1], os.environ["GREETING"]))

@@ -4,6 +4,7 @@ Written out here, since argparse alone would take as long to import as everythin
 does. An option given on the command line comes before ``NATSUP_OPTION`` in the environment.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,17 +20,19 @@ class BadOption(Exception):
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 60:
-        raise ValueError("a number of seconds from 0 to 60")
-    return value
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if 0 <= value <= 60:
+            return value
+    raise ValueError("a number of seconds from 0 to 60")
 
 
 def _lease(text: str) -> int:
-    value = int(text)
-    if not 120 <= value <= 604800:
-        raise ValueError("a number of seconds from 120 to 604800 (a week)")
-    return value
+    with contextlib.suppress(ValueError):
+        value = int(text)
+        if 120 <= value <= 604800:
+            return value
+    raise ValueError("a number of seconds from 120 to 604800 (a week)")
 
 
 def _number(text: str) -> int:
@@ -66,9 +69,16 @@ def _ports(text: str) -> list[tuple[str, int]]:
 
 
 def _url(text: str) -> str:
-    if not text.startswith("http://"):
-        raise ValueError("the URL of its description, such as http://192.168.1.1:5000/rootDesc.xml")
-    return text
+    scheme, _, rest = text.partition("://")
+    host, _, port = rest.partition("/")[0].partition(":")
+    if (
+        scheme == "http"
+        and host.count(".") == 3
+        and all(part.isdecimal() and int(part) < 256 for part in host.split("."))
+        and (not port or (port.isdecimal() and 0 < int(port) < 65536))
+    ):
+        return text
+    raise ValueError("the URL of its description, such as http://192.168.1.1:5000/rootDesc.xml")
 
 
 def _switch(text: str) -> bool:
@@ -136,7 +146,7 @@ class Help(Exception):
 def parse(
     words: Sequence[str], environ: Mapping[str, str], folder: str
 ) -> tuple[Settings, list[str]]:
-    """The settings, and the command to run. Raises `BadOption`, `Help`.
+    """The settings, and the command to run. Raises `BadOption`, `Help`. Pure.
 
     ``words``: what follows ``natsup exec``. ``folder``: what a relative path is relative to.
     """
@@ -176,10 +186,37 @@ def _value(option: Option, name: str, text: str) -> "Any":
     try:
         return option.read(text)
     except ValueError as error:
-        wanted = str(error)
-        if "could not convert" in wanted or "invalid literal" in wanted:
-            wanted = "a number of seconds"
-        raise BadOption(f"{name}: {text!r} is not {wanted}") from None
+        raise BadOption(f"{name}: {text!r} will not do; give {error}") from None
+
+
+def check(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Do the things that settings name exist here? The program's terminal is no place to say so
+    later. Raises `BadOption`."""
+    check_state_folder(environ)
+    if settings["log"] is not None:
+        try:
+            with open(settings["log"], "ab"):
+                pass
+        except OSError as error:
+            raise BadOption(
+                f"--log: {settings['log']} cannot be written: {error.strerror}"
+            ) from None
+    name = settings["interface"]
+    if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):
+        raise BadOption(f"--interface: there is no {name!r} here; ip link lists what there is")
+
+
+def check_state_folder(environ: Mapping[str, str]) -> None:
+    """Raises `BadOption` for a folder that would be another one for every working directory."""
+    folder = environ.get("NATSUP_STATE_DIR")
+    if folder and not os.path.isabs(folder):
+        raise BadOption(f"NATSUP_STATE_DIR: {folder!r} will not do; give an absolute path")
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like options and are none: mistyped, perhaps."""
+    known = {"NATSUP_STATE_DIR", *("NATSUP_" + option.key.upper() for option in OPTIONS)}
+    return sorted(name for name in environ if name.startswith("NATSUP_") and name not in known)
 
 
 def _nearest(name: str) -> str:

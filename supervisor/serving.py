@@ -23,13 +23,13 @@ import trio
 from natsup.state.journal import Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
-from natsup.state.model import Conflict, Mapped, Port, Protocol
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.state.sweep import sweep
 from natsup.supervisor import clock, endings, handover
 from natsup.supervisor import log as logs
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
-from natsup.supervisor.options import Settings
+from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve
@@ -85,6 +85,8 @@ def serve(
         folder, Header(session, pid=pid, command=command, started=surroundings.started)
     )
     log.info("session for %s (pid %d)", command[0], pid)
+    for name in unknown(os.environ):
+        log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
     try:
         whole = Session(
             settings, listener, page, control, receiver, child, journal, folder, session
@@ -235,7 +237,7 @@ class Session:
                     log.info("%s would be published for %s", port, call)
                     return
                 with self._keeper.wish(port) as wish:
-                    outcome = await wish.outcome(await self._budget())
+                    outcome = await self._outcome(wish)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
                             log.info("%s for %s: not mapped yet: %s", port, call, outcome)
@@ -269,12 +271,15 @@ class Session:
             for held in dead:
                 await held.done.wait()
 
-    async def _budget(self) -> float:
-        """The seconds a call may wait for its gateway. The first ones also wait for the search."""
+    async def _outcome(self, wish: Wish) -> Outcome:
+        """What becomes of a wish in the time that a call may take for it. The first calls of a
+        session also wait for the search for a gateway."""
         if not self._searched.is_set():
             with trio.move_on_after(max(0.0, self._search_until - clock.now())):
                 await self._searched.wait()
-        return float(self._settings["timeout"]) if self._searched.is_set() else 0.0
+        if not self._searched.is_set():
+            return Ignored("the search for a router goes on")
+        return await wish.outcome(self._settings["timeout"])
 
     def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish) -> None:
         """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""

@@ -11,12 +11,18 @@ from tests.lab.lab import LAN1, LAN2, OUTSIDE, ROUTER, WAN, Lab
 _WELCOME = f"""\
 You are on lan1 ({LAN1}), behind a real router ({ROUTER}, outside {OUTSIDE}).
 lan2 is {LAN2}, somebody on the Internet is {WAN}. In another terminal:
-  ip netns exec {{wan}} nc {OUTSIDE} PORT      ip netns exec {{lan2}} bash
+  ip netns exec {{wan}} bash -c 'cat < /dev/tcp/{OUTSIDE}/PORT'
+  ip netns exec {{lan2}} bash
 Leave with exit; nothing stays behind.
 """
 
 
 def main() -> int:
+    if os.geteuid() != 0:
+        print(
+            "just lab: it makes network namespaces and needs root: sudo just lab", file=sys.stderr
+        )
+        return 1
     with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
         print(_WELCOME.format(wan=lab.name("wan"), lan2=lab.name("lan2")))
         environ = {**os.environ, "NATSUP_STATE_DIR": f"{folder}/state"}

@@ -354,7 +354,9 @@ def test_after_a_long_sleep_nothing_is_taken_for_granted(ledger: Ledger) -> None
 
 def test_without_a_gateway_nobody_waits() -> None:
     ledger = Ledger(Policy(compare=None))
-    assert ledger.ask(PORT, 0.0) == (None, [])  # the search goes on
+    outcome, effects = ledger.ask(PORT, 0.0)  # the search goes on
+    assert outcome is None
+    assert effects == [Note(PORT, State.PENDING, "", None, 0, exists=False)]
     assert ledger.gateway_missing("no router")[0] == [PORT]
     ledger.claim(PORT, 1, 0.1)
     assert ledger.ask(PORT, 1.0)[0] == Ignored("no router")

@@ -10,7 +10,7 @@ import pytest
 from natsup.state.journal import GatewayRecord, Header, Journal, sessions
 from natsup.state.ledger import Note, State
 from natsup.state.model import Mapped, Outcome, Port, Protocol, Removal
-from natsup.state.sweep import SweepReport, sweep
+from natsup.state.sweep import SweepReport, forget, sweep
 
 TCP, UDP = Port(Protocol.TCP, 7000), Port(Protocol.UDP, 7000)
 LOCATION, HERE = "http://192.168.77.1:5555/rootDesc.xml", "192.168.77.2"
@@ -159,3 +159,14 @@ async def test_a_folder_that_is_none_is_reported(tmp_path: Path, router: Router)
     report = await swept(path, router)
     assert "cannot be used" in report.left[0]
     assert (await swept(tmp_path / "missing", router)).lines() == []
+
+
+def test_what_left_nothing_needs_no_router(tmp_path: Path, living: Journal) -> None:
+    session(tmp_path, "empty").end(left=True)
+    session(tmp_path, "over", TCP, expires=10.0).end(left=True)
+    session(tmp_path, "full", TCP).end(left=True)
+    session(tmp_path, "for-ever", TCP, expires=None).end(left=True)
+    dead = [record for record in sessions(tmp_path) if not record.alive]
+    left = forget(dead, wall=1011.0)
+    assert sorted(record.header.session for record in left) == ["for-ever", "full"]
+    assert sorted(names(tmp_path)) == ["for-ever", "full", "living"]

@@ -1,6 +1,8 @@
 """`natsup demo`, the README's first command: as root, as nobody in particular, and refused."""
 
+import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,43 @@ def test_where_namespaces_are_refused_it_says_what_to_type() -> None:
     assert done.stdout == ""
     assert "does not permit network namespaces" in done.stderr
     assert "sudo natsup demo" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_interrupted_it_leaves_nothing_behind(
+    tmp_path: Path, environ: dict[str, str], number: signal.Signals, status: int
+) -> None:
+    with subprocess.Popen(
+        [NATSUP, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environ, "TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: (
+            signal.signal(number, signal.default_int_handler) if number == signal.SIGINT else None
+        ),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if "bind(6881)" in line:
+                break
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.stderr.read() == ""
+        assert process.wait(20) == status
+    assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == []
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(environ: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{{ {NATSUP} demo; echo $? >&2; }} | head -n 1"],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+    )
+    assert done.stdout.startswith("natsup demo: a home network")
+    assert done.stderr == "141\n"

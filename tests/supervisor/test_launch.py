@@ -40,9 +40,17 @@ def test_natsup_dies_as_the_program_died(
         (["--", "/"], 126, "/: cannot be run: Permission denied"),
         ([], 125, "no command to run: natsup exec [options] -- COMMAND [ARG...]"),
         (["--prots", "1", "--", "true"], 125, "unknown option --prots (did you mean --ports?)"),
-        (["--timeout", "soon", "--", "true"], 125, "--timeout: 'soon' is not a number of seconds"),
-        (["--ports", "9-1", "--", "true"], 125, "--ports: '9-1' is not ports and ranges"),
-        (["--deny", "x", "--", "true"], 125, "--deny: 'x' is not ports such as 8080/tcp"),
+        (["--timeout", "soon", "--", "true"], 125, "--timeout: 'soon' will not do; give a number"),
+        (
+            ["--ports", "9-1", "--", "true"],
+            125,
+            "--ports: '9-1' will not do; give ports and ranges",
+        ),
+        (
+            ["--deny", "x", "--", "true"],
+            125,
+            "--deny: 'x' will not do; give ports such as 8080/tcp",
+        ),
         (["--timeout"], 125, "--timeout needs a value: --timeout S"),
     ],
 )
@@ -61,7 +69,7 @@ def test_a_bad_value_in_the_environment_is_named(
 ) -> None:
     ended = natsup_exec("--", "true", env={**environ, "NATSUP_LEASE": "1h"})
     assert ended.returncode == 125
-    assert ended.stderr.startswith("natsup: NATSUP_LEASE: '1h' is not")
+    assert ended.stderr.startswith("natsup: NATSUP_LEASE: '1h' will not do; give a number")
 
 
 def test_a_script_without_interpreter_line_runs_as_in_a_shell(

@@ -1,8 +1,10 @@
 """The options: one table for the command line, the environment and the help."""
 
+from pathlib import Path
+
 import pytest
 
-from natsup.supervisor.options import OPTIONS, BadOption, Help, help_text, parse
+from natsup.supervisor.options import OPTIONS, BadOption, Help, check, help_text, parse, unknown
 from natsup.supervisor.surroundings import Surroundings, log_destination
 
 DEFAULTS = {option.key: option.default for option in OPTIONS}
@@ -41,13 +43,18 @@ def test_the_command_line_comes_before_the_environment() -> None:
         (["--timout", "3", "ls"], "unknown option --timout (did you mean --timeout?)"),
         (["-x", "ls"], "unknown option -x"),
         (["--timeout", "-1", "ls"], "a number of seconds from 0 to 60"),
-        (["--timeout", "nan", "ls"], "a number of seconds"),
+        (["--timeout", "nan", "ls"], "'nan' will not do; give a number of seconds from 0 to 60"),
+        (["--lease", "1h", "ls"], "from 120 to 604800"),
         (["--lease", "5", "ls"], "from 120 to 604800"),
         (["--ports", "0", "ls"], "ports and ranges, such as"),
         (["--ports", "70000", "ls"], "ports and ranges, such as"),
         (["--ports", "", "ls"], "ports and ranges, such as"),
         (["--deny", "80/sctp", "ls"], "ports such as 8080/tcp"),
         (["--gateway", "192.168.1.1", "ls"], "the URL of its description"),
+        (["--gateway", "http://", "ls"], "the URL of its description"),
+        (["--gateway", "http://router/x", "ls"], "the URL of its description"),
+        (["--gateway", "http://10.0.0.1:0/x", "ls"], "the URL of its description"),
+        (["--gateway", "http://10.0.0.256/", "ls"], "the URL of its description"),
         (["--ephemeral=perhaps", "ls"], "yes or no"),
         (["--log"], "--log needs a value: --log FILE"),
         (["--"], "no command to run"),
@@ -58,6 +65,29 @@ def test_bad_words_are_named(words: list[str], message: str) -> None:
         parse(words, {}, "/")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_things_that_are_not_there_are_named(tmp_path: Path) -> None:
+    def told(*words: str, **environ: str) -> str:
+        settings, _ = parse([*words, "--", "ls"], environ, str(tmp_path))
+        try:
+            check(settings, environ)
+        except BadOption as error:
+            return str(error)
+        return ""
+
+    assert told() == told("--log", "x") == told("--interface", "lo") == ""
+    assert told("--log", "no/such/x").endswith("cannot be written: No such file or directory")
+    assert told("--log", ".").endswith("cannot be written: Is a directory")
+    assert told("--interface", "nsu-none").startswith("--interface: there is no 'nsu-none' here")
+    assert told("--interface", "../net/lo") != ""
+    assert told(NATSUP_STATE_DIR="x").startswith("NATSUP_STATE_DIR: 'x' will not do")
+    assert told(NATSUP_STATE_DIR=str(tmp_path)) == ""
+
+
+def test_mistyped_variables_are_found() -> None:
+    environ = {"NATSUP_TIEMOUT": "1", "NATSUP_TIMEOUT": "1", "NATSUP_STATE_DIR": "/x", "HOME": "/"}
+    assert unknown(environ) == ["NATSUP_TIEMOUT"]
 
 
 def test_help() -> None:
