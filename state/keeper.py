@@ -211,7 +211,7 @@ class Keeper:
         while True:
             deadline, changed = self._ledger.next_deadline(), self._changed
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_after, changed, nursery.cancel_scope)
+                nursery.start_soon(cancel_after, changed, nursery.cancel_scope)
                 if deadline is None:
                     continue
                 await self._sleep_until(deadline)
@@ -265,7 +265,8 @@ class Keeper:
             return Removal.FAILED
 
 
-async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    """Cancel a scope once an event has happened."""
     await event.wait()
     scope.cancel()
 

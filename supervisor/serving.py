@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from natsup.state.gateway import host
 from natsup.state.journal import Header, Journal, default_directory
-from natsup.state.keeper import Keeper, Wish
+from natsup.state.keeper import Keeper, Wish, cancel_after
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.state.sweep import sweep
@@ -44,6 +45,7 @@ log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE = 5.0, 300.0
+_LONGEST_SEARCH_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
 _STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
 _LOOK_AT_CALLER_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 5.0
@@ -138,6 +140,7 @@ class Session:
         self._searched = trio.Event()  # the first search for a gateway has ended
         self._search_until = clock.now() + settings["startup_timeout"]
         self._held: list[Held] = []
+        self._sign = trio.Event()  # that the router was restarted
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
         self._udp: dict[int, tuple[int, float]] = {}
@@ -348,23 +351,32 @@ class Session:
 
     async def _find_gateway(self) -> None:
         """Search until there is one, and sweep up what dead sessions left on it."""
-        pause, reason = _FIRST_SEARCH_PAUSE, ""
-        while True:
-            found = await self._search()
-            if isinstance(found, str):
-                level = logging.DEBUG if found == reason else logging.WARNING
-                log.log(level, "no router to ask: %s", found)
-                reason = found
-                self._keeper.gateway_missing(found)
-                self._searched.set()
-            else:
-                since, reason = clock.now(), ""
-                await self._use(found)
-                if clock.now() - since > _STEADY_SECONDS:
-                    pause = _FIRST_SEARCH_PAUSE
-                    continue  # it has just been lost: look for it at once
-            await trio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_SEARCH_PAUSE)
+        pause, longest, reason = _FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE, ""
+        heard = trio.CancelScope()  # that of the task that listens to the router
+        listened_to = ""
+        async with trio.open_nursery() as nursery:
+            while True:
+                sign = self._sign = trio.Event()
+                found = await self._search()
+                if isinstance(found, str):
+                    level = logging.DEBUG if found == reason else logging.WARNING
+                    log.log(level, "no router to ask: %s", found)
+                    reason = found
+                    self._keeper.gateway_missing(found)
+                    self._searched.set()
+                else:
+                    since, reason, longest = clock.now(), "", _LONGEST_SEARCH_PAUSE_IF_KNOWN
+                    if listened_to != (listened_to := host(found.location)):
+                        heard.cancel()
+                        heard = trio.CancelScope()
+                        nursery.start_soon(self._hear, found, heard)
+                    await self._use(found, sign)
+                    if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
+                        pause = _FIRST_SEARCH_PAUSE
+                        continue  # it has just been lost: look for it at once
+                with trio.move_on_after(pause):
+                    await sign.wait()
+                pause = _FIRST_SEARCH_PAUSE if sign.is_set() else min(pause * 2, longest)
 
     async def _search(self) -> "Igd | str":
         """One search. The gateway, or why there is none."""
@@ -381,17 +393,32 @@ class Session:
             return "an error inside natsup; see the log"
         return found.reason if isinstance(found, NoGateway) else found
 
-    async def _use(self, gateway: "Igd") -> None:
-        """Keep the ports on a gateway until it leaves a request without an answer."""
+    async def _use(self, gateway: "Igd", sign: trio.Event) -> None:
+        """Keep the ports on a gateway until it leaves a request without an answer, or there is a
+        sign that it was restarted."""
         log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
         self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
         self._keeper.gateway_found(gateway)
         self._searched.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tidy, gateway)
+            nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
+
+    async def _hear(self, gateway: "Igd", scope: trio.CancelScope) -> None:
+        """Listen to what the router says of itself."""
+        from natsup.upnp import notify
+
+        send, receive = trio.open_memory_channel[str](1)
+        with scope:
+            async with trio.open_nursery() as nursery:
+                name = host(gateway.location)
+                nursery.start_soon(notify.listen, gateway.internal_address, name, send)
+                async for reason in receive:
+                    log.info("%s", reason)
+                    self._sign.set()
 
     async def _tidy(self, gateway: "Igd") -> None:
         """What can wait for the ports of this session."""
