@@ -15,6 +15,7 @@ from natsup.upnp import discovery, network, ssdp, trust
 from natsup.upnp.discovery import NoGateway, find_gateway
 from natsup.upnp.igd import Igd
 from natsup.upnp.network import NoNetwork, Route, choose
+from tests.lab.lab import LAN1, ROUTER, WAN, Lab
 from tests.upnp import fake
 from tests.upnp.fake import HERE, KIND, document
 
@@ -56,7 +57,7 @@ def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback has addresses enough: give host and router one each."""
 
     async def towards(host: str) -> network.Network:
-        return network.Network("lo", host, HERE, own=frozenset({HERE, "127.0.0.3"}))
+        return network.Network("lo", host, HERE, own=frozenset({HERE, fake.OTHER}))
 
     monkeypatch.setattr(discovery, "towards", towards)
 
@@ -86,7 +87,7 @@ async def test_of_two_services_the_connected_one() -> None:
 async def test_all_addresses_of_this_host_are_known() -> None:
     async with fake.running() as router:
         router.documents["/d.xml"] = document((KIND, "/ctl"))
-        router.table["TCP", 6881] = fake.Entry("127.0.0.3", "6881")
+        router.table["TCP", 6881] = fake.Entry(fake.OTHER, "6881")
         igd = here(await find_gateway(url=router.url))
         assert isinstance(await igd.add(Port(Protocol.TCP, 6881), lease=3600), Ignored)
         assert not router.counted["AddPortMapping"]
@@ -246,6 +247,24 @@ class TestSearch:
         found = await self.search(answer)
         assert [url.target for url in found] == ["/1.xml", "/2.xml", "/3.xml", "/4.xml"]
 
+    async def test_everybody_is_asked_for_every_target_and_again(self) -> None:
+        """There are routers that do not answer what is sent to them alone."""
+        send, _ = trio.open_memory_channel[trust.Url](10)
+        asked = [f"ST: {target}\r\n".encode() for target in ssdp.TARGETS] * 2
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as group:
+            group.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+            await group.bind((ssdp.MULTICAST, ssdp.PORT))
+            joined = trio.socket.inet_aton(ssdp.MULTICAST) + trio.socket.inet_aton(fake.ROUTER)
+            group.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_ADD_MEMBERSHIP, joined)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(discovery._search, self.NETWORK, send, 60)
+                for wanted in asked:
+                    with trio.fail_after(10):
+                        data, peer = await group.recvfrom(4096)
+                    assert peer[0] == HERE
+                    assert wanted in data
+                nursery.cancel_scope.cancel()
+
     async def test_what_is_no_answer_is_passed_over(self) -> None:
         async def answer(gateway: trio.socket.SocketType, peer: tuple[str, int]) -> None:
             for data in (b"", b"\0", b"HTTP/1.1 200 OK\r\nLOCATION: ftp://x/\r\n\r\n"):
@@ -301,6 +320,35 @@ async def test_an_interface_that_does_not_exist() -> None:
 
 async def test_looking_at_the_network_raises_nothing() -> None:
     assert isinstance(await network.look(), network.Network | NoNetwork)
+
+
+def test_what_the_kernel_knows_of_a_network(lab: Lab) -> None:
+    """That of a host with a second address, beside a router and behind it."""
+    lab.run("lan1", ["ip", "addr", "add", "10.9.8.7/28", "dev", "lo"], check=True)
+    script = (
+        "import trio\n"
+        "from natsup.upnp.network import *\n"
+        "async def main():\n"
+        f"    for asked in (look(), look('eth0'), towards('{ROUTER}'), towards('{WAN}')):\n"
+        "        found = await asked\n"
+        "        print(found.interface, found.gateway, found.address, found.prefix, *found.own)\n"
+        "    print((await look('none')).reason)\n"
+        "trio.run(main)\n"
+    )
+    *found, none = lab.run("lan1", [sys.executable, "-c", script], check=True).stdout.splitlines()
+    gateways = [(ROUTER, "24"), (ROUTER, "24"), (ROUTER, "24"), (WAN, "0")]
+    for line, (gateway, prefix) in zip(found, gateways, strict=True):
+        interface, *words = line.split()
+        assert (interface, *words[:3]) == ("eth0", gateway, LAN1, prefix)
+        assert set(words[3:]) == {LAN1, "10.9.8.7", "127.0.0.1"}
+    assert none == "there is no default route by none"
+
+
+def test_no_way(lab: Lab) -> None:
+    lab.run("lan1", ["ip", "route", "del", "default"], check=True)
+    script = f"import trio, natsup.upnp.network as n; print(trio.run(n.towards, '{WAN}').reason)"
+    done = lab.run("lan1", [sys.executable, "-c", script], check=True)
+    assert done.stdout == f"there is no way to {WAN}\n"
 
 
 async def test_what_is_imported_before_there_is_a_router() -> None:

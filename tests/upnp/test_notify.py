@@ -176,6 +176,9 @@ async def test_a_restart_is_heard(air: Air, autojump_clock: trio.testing.MockClo
 async def test_only_the_router_is_heard(air: Air, autojump_clock: trio.testing.MockClock) -> None:
     await air.listen()
     await air.say(datagram("ssdp:byebye", 1), sender="127.0.0.9")
+    with trio.move_on_after(60) as silence:
+        await air.signs.receive()
+    assert silence.cancelled_caught
     await air.say(datagram("ssdp:alive", 1), datagram("ssdp:alive", 2))
     assert await air.signs.receive() == RESTARTED
 

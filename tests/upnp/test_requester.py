@@ -238,7 +238,8 @@ async def test_it_is_sent_no_third_time() -> None:
         assert served == [1, 1, 2]
 
 
-async def test_what_has_begun_to_be_answered_is_not_sent_again() -> None:
+@pytest.mark.parametrize("reset", [True, False])
+async def test_what_has_begun_to_be_answered_is_not_sent_again(reset: bool) -> None:
     served = []
 
     async def handler(stream: trio.SocketStream, number: int) -> None:
@@ -246,12 +247,15 @@ async def test_what_has_begun_to_be_answered_is_not_sent_again() -> None:
             await head(stream)
             served.append(number)
             await stream.send_all(answer)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, linger)
 
     async with server(handler) as url, requester() as http:
         assert await http.get(url, seconds=10) == (200, b"")
         with pytest.raises(RequestFailed) as caught:
             await http.get(url, seconds=10)
-        assert (caught.value.sent, caught.value.silent) == (True, False)
+        assert (caught.value.sent, caught.value.silent) == (True, reset)
         assert served == [1, 1]
 
 
@@ -299,6 +303,26 @@ async def test_what_stands_after_an_answer_is_not_taken_for_the_next(junk: bytes
         for body in (b"1", b"2"):
             answer = await http.request("GET", url, {}, b"", seconds=10)
             assert answer == (200, body)
+
+
+async def test_what_is_said_unasked_is_not_taken_for_the_next_answer() -> None:
+    """Some say that they have waited too long, before they close (RFC 9110, section 15.5.9)."""
+    answered = trio.Event()
+
+    async def handler(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+        await answered.wait()
+        await stream.send_all(b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n")
+        await stream.receive_some(4096)
+
+    async with server(handler) as url, requester() as http:
+        assert await http.get(url, seconds=10) == (200, b"1")
+        answered.set()
+        assert http._stream is not None
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(http._stream.socket)
+        assert await http.get(url, seconds=10) == (200, b"2")
 
 
 async def test_silence() -> None:
