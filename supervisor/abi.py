@@ -9,6 +9,8 @@ import struct
 # --- seccomp(2) ---------------------------------------------------------------------------------
 
 SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_GET_ACTION_AVAIL = 2  # Linux 4.14
+SECCOMP_RET_USER_NOTIF = 0x7FC00000
 SECCOMP_FILTER_FLAG_NEW_LISTENER = 1 << 3  # Linux 5.0
 SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
 
@@ -43,6 +45,7 @@ SOCKETCALL_BIND_ARGS = struct.Struct("=iIi")  # descriptor, address, length, all
 # --- processes ----------------------------------------------------------------------------------
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 CAP_SYS_PTRACE = 19
@@ -52,8 +55,6 @@ KCMP_FILES = 2
 
 # --- sockets that Python does not name --------------------------------------------------------
 
-SO_PROTOCOL = 38
-SO_DOMAIN = 39
 SO_COOKIE = 57  # Linux 4.12
 SO_NETNS_COOKIE = 71  # Linux 5.14
 IPPROTO_MPTCP = 262
@@ -61,7 +62,8 @@ IPPROTO_MPTCP = 262
 # --- our own ------------------------------------------------------------------------------------
 
 # Inside an outer natsup a new listener is refused (EBUSY), as it is inside any other supervisor.
-# Which of the two it is, a call tells that no program makes: bind() of no socket to this address.
-# The kernel would say EBADF; natsup alone says ENOTUNIQ.
-PROBE = b"\0\0natsup: is it you?"
-"""An address of family AF_UNSPEC that only natsup recognises."""
+# Which of the two it is, a call tells that no program makes: bind() of no socket, to an address of
+# this length. The kernel alone says EBADF, natsup ENOTUNIQ. It is told by its arguments, so that
+# the guard can tell it too, and a supervisor that may not look into the program's memory.
+PROBE_DESCRIPTOR = -1
+PROBE_LENGTH = int.from_bytes(b"nats", "little")  # of socklen_t, and positive

@@ -107,7 +107,8 @@ def _clean(words: list[str]) -> int:
 
     from natsup.state.sweep import SweepReport, forget, sweep
     from natsup.supervisor.neighbours import Announcements
-    from natsup.upnp.discovery import NoGateway, find_gateway
+    from natsup.upnp.discovery import find_gateway, network_of
+    from natsup.upnp.network import NoGateway
 
     directory = default_directory(os.environ, os.getuid())
     try:
@@ -124,7 +125,10 @@ def _clean(words: list[str]) -> int:
         return 0
 
     async def run() -> "SweepReport | NoGateway":
-        found = await find_gateway(interface=options.interface, url=options.gateway)
+        network = await network_of(interface=options.interface, url=options.gateway)
+        if isinstance(network, NoGateway):
+            return network
+        found = await find_gateway(network, url=options.gateway)
         if isinstance(found, NoGateway):
             return found
         return await sweep(

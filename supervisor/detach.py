@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import resource
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 _LEFT_ALONE = {
     signal.SIGKILL,
@@ -19,8 +20,7 @@ _LEFT_ALONE = {
     signal.SIGTRAP,
 }
 
-
-_HIGHEST_FD = (1 << 31) - 1  # close_range(2) does not mind, nor count
+_MOST_DESCRIPTORS = 1 << 20  # sysctl fs.nr_open, as kernels come
 
 
 def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) -> None:
@@ -40,8 +40,17 @@ def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) 
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for standard in (0, 1) if stderr else (0, 1, 2):
         os.dup2(null, standard)
-    low = 3
-    for fd in sorted(keep):
-        os.closerange(low, fd)
-        low = max(low, fd + 1)
-    os.closerange(low, _HIGHEST_FD)
+    for fd in _open_descriptors():
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):  # the folder's own is closed already
+                os.close(fd)
+
+
+def _open_descriptors() -> Iterable[int]:
+    """All that may be open. Not `os.closerange`: where close_range(2) is missing or forbidden it
+    tries every number there is, which takes minutes."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # no /proc
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return range(_MOST_DESCRIPTORS if limit < 0 else min(limit, _MOST_DESCRIPTORS))

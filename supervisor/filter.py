@@ -12,6 +12,7 @@ architecture that is not listed is to kill; natsup only ever lets through.
 import contextlib
 import errno
 import os
+import signal
 import stat
 import struct
 import sys
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from zlib import crc32
 
-from natsup.supervisor import abi, libc
+from natsup.supervisor import abi, child, libc
 
 # The architectures a kernel runs programs of, by uname(2)'s machine; others have only their own.
 ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", "ARM")}
@@ -169,6 +170,8 @@ def install(wanted_filter: Filter) -> int:
     no_new_privs is set only where the kernel asks for it (EACCES: no CAP_SYS_ADMIN), because it
     would also take the powers of sudo away. Raises `FilterRefused`.
     """
+    if _kills(wanted_filter.number):
+        raise FilterRefused(_HELP[errno.EPERM])
     wanted = abi.SECCOMP_FILTER_FLAG_NEW_LISTENER | abi.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     tries = [wanted, abi.SECCOMP_FILTER_FLAG_NEW_LISTENER]  # before Linux 5.19 the first is EINVAL
     privileged = True
@@ -187,6 +190,27 @@ def install(wanted_filter: Filter) -> int:
                 ) from error
 
 
+def _kills(number: int) -> bool:
+    """Does a sandbox kill whoever calls seccomp()? That is what systemd's SystemCallFilter= does
+    without SystemCallErrorNumber=. A child finds out."""
+
+    def attempt() -> None:
+        libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
+        libc.seccomp_has_notifications(number)
+
+    if not _filtered():
+        return False
+    status = child.run(attempt)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
+
+
+def _filtered() -> bool:
+    """Is this process under a seccomp filter already?"""
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        return b"\nSeccomp:\t2\n" in file.read()
+    return False
+
+
 def under_natsup() -> bool:
     """Is the supervisor that watches this process a natsup?"""
-    return libc.bind(-1, abi.PROBE) == errno.ENOTUNIQ
+    return libc.bind(abi.PROBE_DESCRIPTOR, b"", abi.PROBE_LENGTH) == errno.ENOTUNIQ

@@ -1,8 +1,8 @@
 """The guard: it holds a copy of the listener, so that the program outlives its supervisor.
 
 When the last copy of the listener closes, every trapped call of the program fails with ENOSYS for
-good. The guard does nothing that could fail: it waits, and when the supervisor is gone without
-having said that all is done, it lets every call pass, until nobody can make one.
+good. The guard does nothing that could fail: it waits, and when the supervisor is gone it lets
+every call pass, until nobody can make one.
 
 In place the guard is a process of its own, made by the launcher. As parent it is the process that
 `natsup exec` started as, and it also stands in for the program towards whoever started it: signals
@@ -16,20 +16,30 @@ import select
 import signal
 import sys
 
-from natsup.supervisor import handover, libc
+from natsup.supervisor import abi, handover, libc
 from natsup.supervisor.detach import from_the_program
-from natsup.supervisor.listener import Listener, pass_everything
+from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
+from natsup.supervisor.surroundings import Surroundings
 
-_SI_KERNEL = 0x80  # siginfo's si_code for what the terminal sends to a whole group
+_SI_KERNEL = 0x80  # siginfo's si_code for what the terminal sends
 _NAME = "natsup-guard"
 _FINISH_SECONDS = 3.0  # what PID 1 gives the supervisor to clean up in
+_STATUS_SECONDS = 5.0  # from the program's end in wait() to the word of it, which follows at once
+_UNKNOWN_STATUS = 125 << 8  # wait(2)'s form of natsup's own exit status for its failures
 
 
-def supervisor_environment(environ: dict[str, str]) -> dict[str, str]:
-    """The environment without what would change how Python runs, other than where it looks."""
-    kept = {"PYTHONPATH", "PYTHONHOME"}
-    return {k: v for k, v in environ.items() if not k.startswith("PYTHON") or k in kept}
+def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, str]:
+    """The environment without what would change how Python runs, other than where it looks.
+
+    ``folder``: what its paths are relative to, absolute; the supervisor will be elsewhere.
+    """
+    found = {k: v for k, v in environ.items() if not k.startswith("PYTHON")}
+    for name in ("PYTHONPATH", "PYTHONHOME"):
+        if environ.get(name):
+            paths = environ[name].split(os.pathsep)
+            found[name] = os.pathsep.join(os.path.join(folder, path) for path in paths)
+    return found
 
 
 def become_supervisor(listener: int, page: Page, control: int, *, program: int | None) -> None:
@@ -40,7 +50,9 @@ def become_supervisor(listener: int, page: Page, control: int, *, program: int |
     words = [sys.executable, "-P", "-m", "natsup.supervisor.session", *map(str, fds)]
     if program is not None:
         words.append(str(program))
-    os.execve(sys.executable, words, supervisor_environment(dict(os.environ)))
+    surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    environ = supervisor_environment(dict(os.environ), surroundings.folder)
+    os.execve(sys.executable, words, environ)
 
 
 def in_place(launcher: handover.End, page: Page) -> None:
@@ -54,7 +66,6 @@ def in_place(launcher: handover.End, page: Page) -> None:
     if word == handover.FAILED:
         return
     launcher.close()
-    listener = Listener(listener_fd)
     here, there = handover.pair()
     try:
         child = os.fork()
@@ -64,11 +75,11 @@ def in_place(launcher: handover.End, page: Page) -> None:
         here.close()
         become_supervisor(listener_fd, page, there.fileno(), program=None)
     there.close()
-    _Guard(listener, page, here, child).watch()
+    _Guard(Listener(listener_fd), page, here, child).guard()
 
 
 class _Guard:
-    """Waits on the supervisor's words, and on its end."""
+    """Hears the supervisor, and after its end answers in its stead."""
 
     def __init__(
         self, listener: Listener, page: Page, control: handover.End, supervisor: int
@@ -76,40 +87,59 @@ class _Guard:
         self._listener = listener
         self._page = page
         self._control: handover.End | None = control
-        self._supervisor = supervisor
+        self._supervisor = supervisor  # -1: not a child of this process
         self._kept: list[int] = []
-        self.done = False
+        self._done = False
 
-    def watch(self) -> None:
-        while self._control is not None:
-            self.listen_to_supervisor()
-        self._reap()
-        if not self.done:
-            pass_everything(self._listener, self._page, self._wait_for_call)
+    def guard(self) -> None:
+        """Until nobody can make a call any more, and the supervisor has ended."""
+        while self._control is not None or not self._listener.abandoned():
+            self._take_turn()
 
-    def _wait_for_call(self) -> None:
+    def _take_turn(self, *others: int, seconds: float | None = None) -> set[int]:
+        """Wait for something to do, and do it. Returns which of ``others`` are readable; nothing
+        has come within ``seconds`` if `None` of them is."""
         poll = select.poll()
-        poll.register(self._listener.fd, select.POLLIN)
-        poll.poll()
+        for fd in others:
+            poll.register(fd, select.POLLIN)
+        mine = -1
+        if self._control is not None:
+            mine = self._control.fileno()
+        elif not self._listener.abandoned():
+            mine = self._listener.fd
+        if mine >= 0:
+            poll.register(mine, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
+        if mine in ready:
+            if self._control is not None:
+                self._hear()
+            else:
+                self._listener.pass_next(self._page)
+        return ready
 
-    def listen_to_supervisor(self) -> tuple[bytes, int, int | None]:
-        """One message, or the end of the stream, after which there will be none."""
+    def _hear(self) -> None:
+        """One word of the supervisor's, or the end of the stream, after which there is none."""
         assert self._control is not None
-        message = handover.receive(self._control)
-        word, _, fd = message
-        if not word:
-            self._control.close()
-            self._control = None
-        elif word == handover.KEEP and fd is not None:
+        word, value, fd = handover.receive(self._control)
+        if word == handover.KEEP and fd is not None:
             self._kept.append(fd)
         elif word == handover.DONE:
-            self.done = True
-        return message
+            self._done = True
+        elif word == handover.STATUS:
+            self._program_changed(value)
+        elif not word:
+            self._control.close()
+            self._control = None
+            self._take_over()
 
-    def _reap(self) -> None:
+    def _take_over(self) -> None:
+        self._listener.pass_unanswered(self._page)
         if self._supervisor > 0:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._supervisor, 0)
+
+    def _program_changed(self, status: int) -> None:
+        """In place nobody has to be told: the caller is the program's own parent."""
 
 
 class ParentGuard(_Guard):
@@ -130,83 +160,100 @@ class ParentGuard(_Guard):
         self._program = program
         self._pidfd = pidfd
         self._status: int | None = None
-        self._passing = False
 
-    def watch(self) -> int:  # type: ignore[override]
-        """Until the program's first process has ended. Returns its wait status."""
+    def program_status(self) -> int:
+        """Guard until the program's first process has ended. Returns its wait status.
+
+        The supervisor tells it, or wait() once the supervisor is dead. Should its word be lost,
+        the pidfd has the last: it is readable at the program's end.
+        """
+        watched = [self._signals, self._pidfd]
+        seconds: float | None = None
         while self._status is None:
-            poll = select.poll()
-            poll.register(self._signals, select.POLLIN)
-            if self._control is not None:
-                poll.register(self._control, select.POLLIN)
-            elif not self._listener.abandoned():
-                poll.register(self._listener.fd, select.POLLIN)
-            for fd, _ in poll.poll():
-                if fd == self._signals:
-                    self._signal()
-                elif self._control is not None and fd == self._control.fileno():
-                    self._word()
-                elif self._control is None and not self._listener.abandoned():
-                    self._pass_one()
+            ready = self._take_turn(*watched, seconds=seconds)
+            if self._signals in ready:
+                self._signal()
+            if self._pidfd in ready:
+                watched.remove(self._pidfd)
+                seconds = _STATUS_SECONDS
+            if not ready and self._collected():
+                return _UNKNOWN_STATUS
         return self._status
 
-    def _word(self) -> None:
-        word, value, _ = self.listen_to_supervisor()
-        if word == handover.STATUS:
-            self._changed(value)
-        elif not word:
-            for notification_id in self._page.unanswered():
-                self._listener.let_pass(notification_id)
-            self._reap_children()  # the program may have ended before it became ours
-
-    def _pass_one(self) -> None:
-        if self._listener.receive_into(self._page):
-            self._listener.let_pass(self._page.received()[0])
+    def _collected(self) -> bool:
+        """Has somebody waited for the program, so that its status is not to be had any more?"""
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
     def _signal(self) -> None:
         info = libc.SignalInfo(os.read(self._signals, libc.SignalInfo.SIZE))
         if info.number == signal.SIGCHLD:
             self._reap_children()
-        elif info.code != _SI_KERNEL:  # a terminal's reaches the program by itself
+        elif self._is_for_the_program(info):
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, info.number)
+
+    def _is_for_the_program(self, info: libc.SignalInfo) -> bool:
+        """A terminal's signals go to a whole process group, and reach the program by themselves.
+        But its hang-up goes to the session's leader alone (tty_signal_session_leader() in
+        drivers/tty/tty_jobctrl.c), which then is expected to tell the rest."""
+        if info.code == _SI_KERNEL:
+            hang_up = info.number in (signal.SIGHUP, signal.SIGCONT)
+            return hang_up and os.getsid(0) == os.getpid()
+        # That one was for natsup: the program runs again.
+        return info.number != signal.SIGCONT or info.sender != self._supervisor
+
+    def _take_over(self) -> None:
+        super()._take_over()
+        self._reap_children()  # the program may have ended before it became ours
 
     def _reap_children(self) -> None:
         """The supervisor, and after its death the program and its orphans."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid == self._program:
-                self._changed(status)
+                self._status = status
 
-    def _changed(self, status: int) -> None:
-        if not os.WIFSTOPPED(status):
+    def _program_changed(self, status: int) -> None:
+        if os.WIFSTOPPED(status):
+            self._stop(os.WSTOPSIG(status))
+        else:
             self._status = status
-            return
-        number = os.WSTOPSIG(status)
-        if number != signal.SIGSTOP:
-            signal.signal(number, signal.SIG_DFL)
+
+    def _stop(self, number: int) -> None:
+        """Stop by ``number``: SIGTSTP, SIGTTIN or SIGTTOU. SIGSTOP the supervisor sends here.
+
+        The program may be continued at any moment, and the supervisor then continues this process.
+        Should that come too early, this one would stop for ever. So the stop is made pending
+        first, which a blocked signal is; then the program is looked at; and a SIGCONT that comes
+        after the look takes the pending stop away (signal(7), and prepare_signal() in
+        kernel/signal.c).
+        """
+        signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})  # here we stop
-        signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-        # A shell continues the whole group; somebody else may have continued natsup alone.
         if _stopped(self._program):
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})  # here we stop
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+        else:
+            signal.sigtimedwait({number}, 0)
 
     def finish(self) -> None:
-        """Before PID 1 ends, and everything with it: have the supervisor clean up."""
+        """Before everything ends with this process: have the supervisor clean up."""
         if self._control is None:
             return
         with contextlib.suppress(OSError):
             handover.send(self._control, handover.FINISH)
             self._control.settimeout(_FINISH_SECONDS)
-            while self._control is not None and not self.done:
-                self.listen_to_supervisor()
+            while self._control is not None and not self._done:
+                self._hear()
 
     def stay_behind(self) -> None:
         """The program's first process has ended and others live on: guard them, detached."""
@@ -214,10 +261,11 @@ class ParentGuard(_Guard):
             return
         kept = {self._listener.fd, self._page.fd, *self._kept}
         if self._control is not None:
+            self._control.settimeout(None)
             kept.add(self._control.fileno())
         from_the_program(kept, _NAME)
-        self._supervisor = -1  # not this process's child
-        super().watch()
+        self._supervisor = -1
+        self.guard()
         os._exit(0)
 
 
@@ -237,7 +285,9 @@ def end_as(status: int) -> int:
     number = os.WTERMSIG(status)
     if os.getpid() != 1:
         with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program's core is the one
+            # The program's core is the one. A core_pattern that is a pipe minds no limit (core(5)).
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            libc.prctl(abi.PR_SET_DUMPABLE, 0)
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -9,6 +9,7 @@ quarter of Python's own start, and adds nothing that is needed here.
 
 import _socket as socket
 import array
+import sys
 
 # From the process that becomes the program
 LISTENER = b"listener"  # with the listener
@@ -19,7 +20,7 @@ RECEIVED = b"received"
 
 # From the supervisor to the guard
 PROGRAM = b"program"  # with the pid, and a pidfd of the program's first process
-STATUS = b"status"  # with a wait status of that process (as parent only)
+STATUS = b"status"  # with a wait status of that process (as parent only): not SIGSTOP's
 KEEP = b"keep"  # with a descriptor that must outlive the supervisor: the journal, which is locked
 DONE = b"done"  # nothing is left to guard
 
@@ -34,6 +35,12 @@ End = socket.socket
 def pair() -> tuple[End, End]:
     """Two connected ends, both close-on-exec."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def maker(end: End) -> int:
+    """The pid of the process that made the pair (unix(7), SO_PEERCRED)."""
+    credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # pid, uid, gid
+    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 def send(end: End, word: bytes, value: int | None = None, fd: int | None = None) -> None:

@@ -22,10 +22,10 @@ import signal
 import sys
 from collections.abc import Iterable
 
-from natsup.supervisor import abi, handover, libc
+from natsup.supervisor import abi, child, handover, libc
 from natsup.supervisor.filter import FilterRefused, cache_file, install, load, under_natsup
 from natsup.supervisor.page import Page
-from natsup.supervisor.surroundings import look
+from natsup.supervisor.surroundings import ends_everything, look
 
 TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
 if TYPE_CHECKING:
@@ -52,16 +52,43 @@ def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself. Raises
     `LaunchFailed`.
     """
-    _occupy_standard_descriptors()
-    if under_natsup():
-        _exec(command)  # the kernel allows one supervisor, and the outer natsup serves all inside
+    program = _Program(command)
     try:
+        _occupy_standard_descriptors()
+        if under_natsup():
+            program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
         page = Page.create([os.fsencode(text) for text in (*look().texts(), *words)])
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise LaunchFailed(f"cannot start the supervisor: {error}") from error
     if as_parent:
-        return _as_parent(command, page)
-    _in_place(command, page)
+        return _as_parent(program, page)
+    _in_place(program, page)
+
+
+class _Program:
+    """What is to be run, and how it is to find what natsup changes in this process for itself."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
+        self._childless = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def exec(self) -> "NoReturn":
+        """Become the program, with what Python changed put back. Raises `LaunchFailed`."""
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_DFL)
+        if self._childless:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        _forget_coerced_locale()
+        words = [os.fsencode(word) for word in self._command]
+        error = libc.execvp(words[0], words)
+        for number in _IGNORED_BY_PYTHON:
+            signal.signal(number, signal.SIG_IGN)
+        name = self._command[0]
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise LaunchFailed(f"{name}: command not found", NOT_FOUND)
+        raise LaunchFailed(f"{name}: cannot be run: {error.strerror}", NOT_EXECUTABLE)
 
 
 def _occupy_standard_descriptors() -> None:
@@ -73,33 +100,25 @@ def _occupy_standard_descriptors() -> None:
     os.close(fd)
 
 
-def _in_place(command: list[str], page: Page) -> "NoReturn":
+def _in_place(program: _Program, page: Page) -> "NoReturn":
     here, there = handover.pair()
-    try:
-        middle = os.fork()
-    except OSError as error:
-        raise LaunchFailed(f"cannot start the guard: {error.strerror}") from error
-    if middle == 0:
-        _as_guard(here, there, page)
-    there.close()
-    with contextlib.suppress(ChildProcessError):  # where the caller ignores SIGCHLD
-        os.waitpid(middle, 0)
-    _become_program(command, [here])
 
-
-def _as_guard(here: handover.End, there: handover.End, page: Page) -> "NoReturn":
-    """The child goes at once, so that the guard is nobody's child the program could wait for."""
-    try:
+    def start_guard() -> None:
         if os.fork() == 0:
             here.close()
             from natsup.supervisor import guard
 
             guard.in_place(there, page)
-    finally:
-        os._exit(0)
+
+    try:
+        child.run(start_guard)  # it goes at once: the program could wait for a child of its own
+    except OSError as error:
+        raise LaunchFailed(f"cannot start the guard: {error.strerror}") from error
+    there.close()
+    _become_program(program, [here])
 
 
-def _become_program(command: list[str], watchers: list[handover.End]) -> "NoReturn":
+def _become_program(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
     try:
         path = cache_file(os.environ, os.geteuid(), os.uname().machine)
@@ -115,25 +134,11 @@ def _become_program(command: list[str], watchers: list[handover.End]) -> "NoRetu
         raise LaunchFailed(f"the guard could not be reached: {error.strerror}") from error
     os.close(listener)
     try:
-        _exec(command)
+        program.exec()
     finally:
         for watcher in watchers:
             with contextlib.suppress(OSError):
                 handover.send(watcher, handover.FAILED)
-
-
-def _exec(command: list[str]) -> "NoReturn":
-    """exec with what Python changed put back. Raises `LaunchFailed`."""
-    for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_DFL)
-    _forget_coerced_locale()
-    words = [os.fsencode(word) for word in command]
-    error = libc.execvp(words[0], words)
-    for number in _IGNORED_BY_PYTHON:
-        signal.signal(number, signal.SIG_IGN)
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        raise LaunchFailed(f"{command[0]}: command not found", NOT_FOUND)
-    raise LaunchFailed(f"{command[0]}: cannot be run: {error.strerror}", NOT_EXECUTABLE)
 
 
 def _forget_coerced_locale() -> None:
@@ -145,7 +150,7 @@ def _forget_coerced_locale() -> None:
             libc.unsetenv_quietly(b"LC_CTYPE")
 
 
-def _as_parent(command: list[str], page: Page) -> int:
+def _as_parent(program: _Program, page: Page) -> int:
     from natsup.supervisor import guard
 
     control, supervisor_control = handover.pair()
@@ -159,7 +164,7 @@ def _as_parent(command: list[str], page: Page) -> int:
         control.close()
         from_program.close()
         os.close(signals)
-        _supervise_child(command, page, supervisor_control, to_guard, before)
+        _supervise_child(program, page, supervisor_control, to_guard, before)
     supervisor_control.close()
     to_guard.close()
     word, _, listener_fd = handover.receive(from_program)
@@ -169,7 +174,7 @@ def _as_parent(command: list[str], page: Page) -> int:
     if handover.receive(from_program)[0] == handover.FAILED:
         return _status_of_failure(supervisor)
     from_program.close()
-    word, program, pidfd = handover.receive(control)
+    word, pid, pidfd = handover.receive(control)
     if word != handover.PROGRAM or pidfd is None:
         return _status_of_failure(supervisor)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -177,13 +182,12 @@ def _as_parent(command: list[str], page: Page) -> int:
         os.dup2(null, standard)
     from natsup.supervisor.listener import Listener
 
-    parent = guard.ParentGuard(
-        Listener(listener_fd), page, control, supervisor, signals, program, pidfd
-    )
-    status = parent.watch()
-    if os.getpid() == 1:
+    listener = Listener(listener_fd)
+    parent = guard.ParentGuard(listener, page, control, supervisor, signals, pid, pidfd)
+    status = parent.program_status()
+    if ends_everything():
         parent.finish()
-    else:
+    if os.getpid() != 1:
         parent.stay_behind()
     return guard.end_as(status)
 
@@ -195,7 +199,7 @@ def _status_of_failure(supervisor: int) -> int:
 
 
 def _supervise_child(
-    command: list[str],
+    program: _Program,
     page: Page,
     control: handover.End,
     to_guard: handover.End,
@@ -209,12 +213,12 @@ def _supervise_child(
     try:
         libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
         to_supervisor, from_program = handover.pair()
-        program = os.fork()
-        if program == 0:
+        pid = os.fork()
+        if pid == 0:
             control.close()
             from_program.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            _run_child(command, [to_supervisor, to_guard])
+            _run_child(program, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
         kept = {control.fileno(), from_program.fileno(), page.fd}
@@ -225,17 +229,17 @@ def _supervise_child(
             handover.send(from_program, handover.RECEIVED)
             if handover.receive(from_program)[0] != handover.FAILED:
                 from_program.close()
-                handover.send(control, handover.PROGRAM, program, os.pidfd_open(program))
-                guard.become_supervisor(listener, page, control.fileno(), program=program)
-        _, ended = os.waitpid(program, 0)
+                handover.send(control, handover.PROGRAM, pid, os.pidfd_open(pid))
+                guard.become_supervisor(listener, page, control.fileno(), program=pid)
+        _, ended = os.waitpid(pid, 0)
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     finally:
         os._exit(status)
 
 
-def _run_child(command: list[str], watchers: list[handover.End]) -> "NoReturn":
+def _run_child(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     try:
-        _become_program(command, watchers)
+        _become_program(program, watchers)
     except LaunchFailed as error:
         sys.stderr.write(f"natsup: {error}\n")
         sys.stderr.flush()

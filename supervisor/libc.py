@@ -70,6 +70,14 @@ def seccomp_set_filter(number: int, program: bytes, flags: int) -> int:
     )
 
 
+def seccomp_has_notifications(number: int) -> bool:
+    """seccomp(2), SECCOMP_GET_ACTION_AVAIL: the one call of it that changes nothing."""
+    action = ctypes.c_uint32(abi.SECCOMP_RET_USER_NOTIF)
+    operation = ctypes.c_uint(abi.SECCOMP_GET_ACTION_AVAIL)
+    found = _libc.syscall(ctypes.c_long(number), operation, ctypes.c_uint(0), ctypes.byref(action))
+    return bool(found == 0)
+
+
 def ioctl(fd: int, request: int, address: int) -> None:
     """ioctl(2) on memory at ``address``; `fcntl.ioctl` would copy it, or keep the lock."""
     if _libc.ioctl(fd, request, address) == -1:
@@ -121,9 +129,13 @@ class Reader:
         return self._buffer.raw[:count]
 
 
-def bind(fd: int, address: bytes) -> int:
-    """bind(2) to raw bytes. Returns 0 or the errno: it is the answer somebody waits for."""
-    return 0 if _libc.bind(fd, address, len(address)) == 0 else ctypes.get_errno()
+def bind(fd: int, address: bytes, length: int | None = None) -> int:
+    """bind(2) to raw bytes. Returns 0 or the errno: it is the answer somebody waits for.
+
+    ``length``: what the kernel is told, if not the address's own.
+    """
+    size = len(address) if length is None else length
+    return 0 if _libc.bind(fd, address, size) == 0 else ctypes.get_errno()
 
 
 def execvp(file: bytes, arguments: Sequence[bytes]) -> OSError:
@@ -147,6 +159,7 @@ class SignalInfo:
         self.number = int.from_bytes(data[0:4], sys.byteorder)
         # si_code: 0x80 (SI_KERNEL) for what a terminal sends to its foreground group
         self.code = int.from_bytes(data[8:12], sys.byteorder, signed=True)
+        self.sender = int.from_bytes(data[12:16], sys.byteorder)  # a pid; 0: the kernel
 
 
 def signalfd(numbers: Sequence[int]) -> int:

@@ -16,7 +16,6 @@ Some facts about a notification's id:
 import errno
 import fcntl
 import select
-from collections.abc import Callable
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.page import Page
@@ -82,16 +81,47 @@ class Listener:
 
         Blocks without the interpreter's lock.
         """
-        while True:
-            page.clear_received()
-            try:
-                libc.ioctl(self.fd, abi.NOTIF_RECV, page.address)
-                return True
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EINTR):
-                    raise
-                if self.abandoned():
-                    return False
+        while not self._receive(page):
+            if self.abandoned():
+                return False
+        return True
+
+    def pass_unanswered(self, page: Page) -> None:
+        """Let every call pass that was received by a supervisor that is dead."""
+        for notification_id in page.unanswered():
+            self.let_pass(notification_id)
+
+    def pass_next(self, page: Page) -> None:
+        """Let the call pass that poll(2) has announced; nothing if its caller has gone since.
+
+        Never waits for another: an older kernel does not end that wait with the last caller.
+        """
+        if not self._receive(page):
+            return
+        notification = page.received()
+        if is_probe(notification):
+            self.answer(notification[0], errno.ENOTUNIQ)
+        else:
+            self.let_pass(notification[0])
+
+    def _receive(self, page: Page) -> bool:
+        page.clear_received()
+        try:
+            libc.ioctl(self.fd, abi.NOTIF_RECV, page.address)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return False
+            raise
+        return True
+
+
+def is_probe(notification: tuple[int, ...]) -> bool:
+    """Does somebody ask whether natsup is here (see `abi.PROBE_LENGTH`)? Pure."""
+    descriptor, _, length = notification[6:9]
+    return (
+        descriptor & 0xFFFFFFFF == abi.PROBE_DESCRIPTOR & 0xFFFFFFFF
+        and length & 0xFFFFFFFF == abi.PROBE_LENGTH
+    )
 
 
 def _detached(epoll: select.epoll) -> int:
@@ -99,18 +129,3 @@ def _detached(epoll: select.epoll) -> int:
     fd = fcntl.fcntl(epoll.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
     epoll.close()
     return fd
-
-
-def pass_everything(listener: Listener, page: Page, wait: Callable[[], None]) -> None:
-    """Answer what is unanswered and all that follows with "pass", until nobody can call.
-
-    The guard's duty once the supervisor is gone. ``wait`` returns when the listener has something.
-    """
-    for notification_id in page.unanswered():
-        listener.let_pass(notification_id)
-    while not listener.abandoned():
-        wait()
-        if listener.abandoned():
-            return
-        if listener.receive_into(page):
-            listener.let_pass(page.received()[0])

@@ -3,11 +3,15 @@
 The journal where systemd started the program; the standard error as PID 1 of a container, whose
 engine collects it; else a file in the state folder. Nothing else of the program's is kept: whoever
 reads from a pipe waits for its last writer, and natsup may outlive the program.
+
+Whoever collects the log may be slow, or hang. What it does not take at once is dropped: a bind()
+must not wait for it.
 """
 
 import logging
+import os
 import socket
-import sys
+import stat
 from pathlib import Path
 
 _JOURNAL = "/run/systemd/journal/socket"
@@ -20,7 +24,7 @@ class JournalHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def emit(self, record: logging.LogRecord) -> None:
         priority = 3 if record.levelno >= logging.ERROR else 4
@@ -39,6 +43,33 @@ class JournalHandler(logging.Handler):
         super().close()
 
 
+class StderrHandler(logging.Handler):
+    """Writes lines to the standard error. Raises OSError where that cannot be opened anew.
+
+    O_NONBLOCK belongs to the open file, which the program has too; hence one of natsup's own
+    (proc_pid_fd(5)). A regular file never blocks, and has its end in the open file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            fd = os.dup(2)
+        else:
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open("/proc/self/fd/2", flags)
+        self._file = open(fd, "wb", buffering=0)  # noqa: SIM115 - closed below
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._file.write(self.format(record).encode("utf-8", "replace") + b"\n")
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose: bool) -> None:
     """Send natsup's log to ``where``; ``file`` is what the user asked for, and comes first."""
     logging.raiseExceptions = False  # a log that cannot be written must not reach the program
@@ -48,7 +79,10 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose:
     elif where == "journal":
         handler = JournalHandler()
     elif where == "stderr":
-        handler = logging.StreamHandler(sys.stderr)
+        try:
+            handler = StderrHandler()
+        except OSError:  # ENXIO: a socket
+            handler = _file(folder / "log", session)
     else:
         handler = _file(folder / "log", session)
     if not isinstance(handler, JournalHandler):

@@ -18,11 +18,8 @@ from collections.abc import Sequence
 from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
 
 _IDS = 128
-SLOTS = 4096
+SLOTS = 1024
 _TEXTS = _IDS + SLOTS * NOTIFICATION_ID.size
-_SIZE = _TEXTS + (
-    1 << 22
-)  # more than a command line may have (execve(2)); untouched pages cost nothing
 _NOTHING = bytes(NOTIFICATION.size)
 
 
@@ -31,7 +28,7 @@ class Page:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, _SIZE)
+        self._map = mmap.mmap(fd, 0)
         view = memoryview(self._map)
         self._received = view[: NOTIFICATION.size]
         self._ids = view[_IDS:_TEXTS].cast("Q")
@@ -40,14 +37,18 @@ class Page:
 
     @classmethod
     def create(cls, texts: Sequence[bytes]) -> "Page":
-        """A new page; its descriptor is close-on-exec. Raises OSError, ValueError (too large)."""
-        fd = os.memfd_create("natsup-session", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _SIZE)
-        page = cls(fd)
+        """A new page; its descriptor is close-on-exec. Raises OSError.
+
+        It is no larger than it must be: the limit of a file's size holds for it too (ulimit -f).
+        """
         data = b"".join(text + b"\0" for text in texts)
-        if len(data) + 4 > _SIZE - _TEXTS:
+        fd = os.memfd_create("natsup-session", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, _TEXTS + 4 + len(data))
+        except OSError:
             os.close(fd)
-            raise ValueError("the command line is too long")
+            raise
+        page = cls(fd)
         page._map[_TEXTS : _TEXTS + 4] = len(data).to_bytes(4, "little")
         page._map[_TEXTS + 4 : _TEXTS + 4 + len(data)] = data
         return page

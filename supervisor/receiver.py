@@ -13,9 +13,8 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
-from natsup.supervisor.abi import PROBE
 from natsup.supervisor.clients import RESOLVERS, Clients
-from natsup.supervisor.listener import Listener
+from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import Page
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
 from natsup.supervisor.target import (
@@ -91,7 +90,10 @@ class Receiver:
     def _sort(self) -> None:
         notification, tid, _, number, arch, _, *arguments = self._page.received()
         try:
-            taken = self._consider(notification, tid, number, arch, tuple(arguments))
+            if is_probe(self._page.received()):
+                taken = self._listener.answer(notification, ENOTUNIQ)
+            else:
+                taken = self._consider(notification, tid, number, arch, tuple(arguments))
         except Exception:
             log.exception("a call could not be judged and was passed")
             taken = False
@@ -114,7 +116,7 @@ class Receiver:
                 return False
             address = read(raw)
             if address is None:
-                return raw == PROBE and self._listener.answer(notification, ENOTUNIQ)
+                return False
             passed = judge_address(address, self.rules)
             if passed is not None:
                 return self._passing(tid, address, passed)

@@ -12,22 +12,19 @@ import errno
 import logging
 import os
 import signal
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
-from natsup.state.gateway import host
 from natsup.state.journal import Header, Journal, default_directory
-from natsup.state.keeper import Keeper, Wish, cancel_after
+from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
-from natsup.state.sweep import sweep
 from natsup.supervisor import clock, endings, handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.finding import Finder
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
@@ -38,15 +35,9 @@ from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie
 from natsup.supervisor.verdict import publishable
 
-if TYPE_CHECKING:
-    from natsup.upnp.igd import Igd
-
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
-_FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE = 5.0, 300.0
-_LONGEST_SEARCH_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
-_STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
 _LOOK_AT_CALLER_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 5.0
 _EPHEMERAL_TRIES = 8
@@ -125,7 +116,6 @@ class Session:
         self._receiver = receiver
         self._child = child
         self._journal = journal
-        self._folder = folder
         self._control = control
         self._neighbours = Announcements(session)
         self._keeper = Keeper(
@@ -137,10 +127,8 @@ class Session:
         )
         self._rules = receiver.rules
         self._endings: endings.Endings | None = None
-        self._searched = trio.Event()  # the first search for a gateway has ended
-        self._search_until = clock.now() + settings["startup_timeout"]
+        self._finder = Finder(settings, self._keeper, self._rules, folder, self._neighbours)
         self._held: list[Held] = []
-        self._sign = trio.Event()  # that the router was restarted
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
         self._udp: dict[int, tuple[int, float]] = {}
@@ -172,7 +160,7 @@ class Session:
             )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_calls, nursery)
-            nursery.start_soon(self._find_gateway)
+            nursery.start_soon(self._finder.run)
             nursery.start_soon(self._hear_guard)
             if self._endings is not None:
                 nursery.start_soon(self._watch_endings, self._endings)
@@ -180,6 +168,7 @@ class Session:
                 nursery.start_soon(self._reap, self._child)
             nursery.start_soon(self._wait_for_last_user)
             await self._finish.wait()
+            await self._wait_for_child()
             nursery.cancel_scope.cancel()
 
     async def _wait_for_last_user(self) -> None:
@@ -277,10 +266,7 @@ class Session:
     async def _outcome(self, wish: Wish) -> Outcome:
         """What becomes of a wish in the time that a call may take for it. The first calls of a
         session also wait for the search for a gateway."""
-        if not self._searched.is_set():
-            with trio.move_on_after(max(0.0, self._search_until - clock.now())):
-                await self._searched.wait()
-        if not self._searched.is_set():
+        if not await self._finder.searched():
             return Ignored("the search for a router goes on")
         return await wish.outcome(self._settings["timeout"])
 
@@ -347,92 +333,6 @@ class Session:
             if self._receiver.clients.ended(process, lived=now - since, now=now):
                 log.info("pid %d asks from many UDP ports: a client, they are passed", process)
 
-    # --- the gateway ---
-
-    async def _find_gateway(self) -> None:
-        """Search until there is one, and sweep up what dead sessions left on it."""
-        pause, longest, reason = _FIRST_SEARCH_PAUSE, _LONGEST_SEARCH_PAUSE, ""
-        heard = trio.CancelScope()  # that of the task that listens to the router
-        listened_to = ""
-        async with trio.open_nursery() as nursery:
-            while True:
-                sign = self._sign = trio.Event()
-                found = await self._search()
-                if isinstance(found, str):
-                    level = logging.DEBUG if found == reason else logging.WARNING
-                    log.log(level, "no router to ask: %s", found)
-                    reason = found
-                    self._keeper.gateway_missing(found)
-                    self._searched.set()
-                else:
-                    since, reason, longest = clock.now(), "", _LONGEST_SEARCH_PAUSE_IF_KNOWN
-                    if listened_to != (listened_to := host(found.location)):
-                        heard.cancel()
-                        heard = trio.CancelScope()
-                        nursery.start_soon(self._hear, found, heard)
-                    await self._use(found, sign)
-                    if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
-                        pause = _FIRST_SEARCH_PAUSE
-                        continue  # it has just been lost: look for it at once
-                with trio.move_on_after(pause):
-                    await sign.wait()
-                pause = _FIRST_SEARCH_PAUSE if sign.is_set() else min(pause * 2, longest)
-
-    async def _search(self) -> "Igd | str":
-        """One search. The gateway, or why there is none."""
-        from natsup.upnp.discovery import NoGateway, find_gateway
-
-        try:
-            found = await find_gateway(
-                interface=self._settings["interface"],
-                url=self._settings["gateway"],
-                seconds=self._settings["startup_timeout"],
-            )
-        except Exception:
-            log.exception("the search for a router failed")
-            return "an error inside natsup; see the log"
-        return found.reason if isinstance(found, NoGateway) else found
-
-    async def _use(self, gateway: "Igd", sign: trio.Event) -> None:
-        """Keep the ports on a gateway until it leaves a request without an answer, or there is a
-        sign that it was restarted."""
-        log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
-        self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
-        self._keeper.gateway_found(gateway)
-        self._searched.set()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tidy, gateway)
-            nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
-            await self._keeper.lost()
-            log.info("the router does not answer")
-            nursery.cancel_scope.cancel()
-
-    async def _hear(self, gateway: "Igd", scope: trio.CancelScope) -> None:
-        """Listen to what the router says of itself."""
-        from natsup.upnp import notify
-
-        send, receive = trio.open_memory_channel[str](1)
-        with scope:
-            async with trio.open_nursery() as nursery:
-                name = host(gateway.location)
-                nursery.start_soon(notify.listen, gateway.internal_address, name, send)
-                async for reason in receive:
-                    log.info("%s", reason)
-                    self._sign.set()
-
-    async def _tidy(self, gateway: "Igd") -> None:
-        """What can wait for the ports of this session."""
-        try:
-            address = await gateway.external_address()
-            if address is not None:
-                self._keeper.external_address(address)
-            report = await sweep(self._folder, gateway, wall=time.time, neighbours=self._neighbours)
-        except Exception:
-            log.exception("what dead sessions left could not be removed")
-        else:
-            for line in report.lines():
-                log.info("%s", line)
-
     # --- guard and child ---
 
     async def _hear_guard(self) -> None:
@@ -462,10 +362,41 @@ class Session:
     def _collect(self, child: int) -> None:
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if pid == child:
-                self._tell_guard(handover.STATUS, status)
+                self._mirror(status)
+
+    def _mirror(self, status: int) -> None:
+        """What happened to the program happens to natsup.
+
+        SIGSTOP and SIGCONT both go to it from here, so that the later one counts. A stop by another
+        signal the guard has to repeat itself, and sees to it that a SIGCONT is not lost on it.
+        """
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            self._child = None
+        guard = handover.maker(self._control)
+        if os.getppid() != guard:  # it is dead, and its number may be another's
+            return
+        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP:
+            os.kill(guard, signal.SIGSTOP)
+            return
+        if not os.WIFCONTINUED(status):
+            self._tell_guard(handover.STATUS, status)
+        if not os.WIFSTOPPED(status):
+            os.kill(guard, signal.SIGCONT)  # the stopped do not hear of an end either
+
+    async def _wait_for_child(self) -> None:
+        """See the program's end. The filter has lost its last user before wait() knows of it: in
+        do_exit(), kernel/exit.c, of Linux 6.11."""
+        if self._child is None:
+            return
+        pidfd = os.pidfd_open(self._child)
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+        self._collect(self._child)

@@ -9,6 +9,7 @@ import, and meanwhile whatever natsup does not act on has been answered.
 
 import contextlib
 import os
+import resource
 import sys
 import threading
 
@@ -23,6 +24,17 @@ from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
 
 # How long one Python thread may keep another waiting: the receiver is the one that must not wait.
 _SWITCH_SECONDS = 0.0005
+
+
+# Soft limits are the program's (ulimit -S); the supervisor takes what it may have. A core of its
+# own nobody asked for.
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -47,6 +59,10 @@ def _first_unprivileged() -> int:
 
 def main(arguments: list[str]) -> None:
     """Supervise until nobody uses the filter any more."""
+    for limit in _LIMITS:
+        _, hard = resource.getrlimit(limit)
+        with contextlib.suppress(OSError, ValueError):  # more descriptors than fs.nr_open allows
+            resource.setrlimit(limit, (hard, hard))
     sys.setswitchinterval(_SWITCH_SECONDS)
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write("natsup")

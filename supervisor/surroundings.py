@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from natsup.supervisor.abi import CAP_SYS_PTRACE
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 
 
 def parent_needed() -> bool:
     """Must natsup stay the program's parent here?"""
-    if os.getpid() == 1:
+    if ends_everything():
         return True
     try:
         with open(_YAMA, "rb") as file:
@@ -19,6 +20,26 @@ def parent_needed() -> bool:
     except (OSError, ValueError):
         return False
     return restricted and not _may_trace()
+
+
+def ends_everything() -> bool:
+    """Is all that runs here killed with natsup, or soon after it, as a container ends?
+
+    Certain for PID 1. A child of PID 1 may be what a small init (docker --init, tini) waits for;
+    PID 1 may also be a shell or a service manager that goes on. The init cannot be asked which it
+    is, and so every child of a container's PID 1 counts, except under systemd, which says what it
+    is. Where that is wrong, natsup ends later than its program, by the time the router takes, and
+    daemons that the program leaves behind are not served any more; their binds pass. What is not
+    seen is an init whose child is a shell that waits for natsup.
+    """
+    if os.getpid() == 1:
+        return True
+    if os.getppid() != 1 or not {"INVOCATION_ID", "NOTIFY_SOCKET"}.isdisjoint(os.environ):
+        return False
+    try:
+        return os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
 
 
 def _may_trace() -> bool:

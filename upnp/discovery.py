@@ -5,8 +5,8 @@ routers answer only one of the two. Only the default gateway's answer is taken, 
 himself a router, because whoever is believed can deny ports to local programs.
 """
 
+import contextlib
 import logging
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import trio
 
 from natsup.upnp import ssdp, trust
 from natsup.upnp.description import Condition, Service, Unreadable, best, services
-from natsup.upnp.network import Network, NoNetwork, look, towards
+from natsup.upnp.network import Network, NoGateway, look, towards
 
 if TYPE_CHECKING:
     from natsup.upnp.igd import Igd
@@ -29,42 +29,32 @@ _HEAD_START = 1.0  # seconds of one description before the next
 _AGAIN_AFTER = 0.5  # seconds; the search is UDP
 
 
-@dataclass(frozen=True, slots=True)
-class NoGateway:
-    """There is no router that maps ports; ``reason`` is a clause for people."""
-
-    reason: str
+async def network_of(*, interface: str | None, url: str | None) -> Network | NoGateway:
+    """The network of the default gateway, or of the router whose description is at ``url``."""
+    if url is None:
+        return await look(interface)
+    try:
+        return await towards(trust.read(url).host)
+    except trust.Refused as error:
+        return NoGateway(f"--gateway is of no use: {error}")
 
 
 async def find_gateway(
-    *, interface: str | None = None, url: str | None = None, seconds: float = 2.0
+    network: Network, *, url: str | None = None, known: str | None = None, seconds: float = 2.0
 ) -> "Igd | NoGateway":
-    """The default gateway, or the router whose description is at ``url``.
+    """The gateway of ``network``, or the router whose description is at ``url``.
 
-    ``seconds``: how long an answer to the search is waited for. A description that was found has
-    patience of its own, because there are routers that take long to give it: 10 s. Raises nothing
-    for what a network or a router does.
+    ``known``: where the gateway's description was at another time, which is tried while the search
+    goes on. ``seconds``: how long an answer to the search is waited for. A description that was
+    found has patience of its own, because there are routers that take long to give it: 10 s.
+    Raises nothing for what a network or a router does.
     """
     if url is not None:
-        return await _at(url)
-    network = await look(interface)
-    if isinstance(network, NoNetwork):
-        return NoGateway(network.reason)
-    return await _first(network, seconds)
+        return await _open(trust.read(url), network)
+    return await _first(network, known, seconds)
 
 
-async def _at(text: str) -> "Igd | NoGateway":
-    try:
-        url = trust.read(text)
-    except trust.Refused as error:
-        return NoGateway(f"--gateway is of no use: {error}")
-    network = await towards(url.host)
-    if isinstance(network, NoNetwork):
-        return NoGateway(network.reason)
-    return await _open(url, network)
-
-
-async def _first(network: Network, seconds: float) -> "Igd | NoGateway":
+async def _first(network: Network, known: str | None, seconds: float) -> "Igd | NoGateway":
     """Search, and open what is found until something can be opened.
 
     The next description is tried when one is of no use, or takes long: not all at once, for the
@@ -83,7 +73,10 @@ async def _first(network: Network, seconds: float) -> "Igd | NoGateway":
             else:
                 nursery.cancel_scope.cancel()
 
-        send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS)
+        send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS + 1)
+        with contextlib.suppress(trust.Refused):
+            if known is not None:
+                send.send_nowait(trust.location(known, sender=network.gateway, own=network.address))
         nursery.start_soon(_search, network, send, seconds)
         async for location in receive:
             over = trio.Event()

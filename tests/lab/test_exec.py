@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.lab.lab import LAN1, LAN2, Lab
+from tests.lab.lab import LAN1, LAN2, ROUTER, Lab
 from tests.lab.program import NATSUP, Program
 from tests.nobody import as_nobody
 
@@ -284,6 +285,42 @@ def test_without_a_router_a_bind_goes_on(lab: Lab, start: Start) -> None:
     assert "does not answer to UPnP" in reason
     lab.start_router()
     lab.wait_for(lambda: lab.table().get("tcp/7000") == LAN1, 40)
+
+
+def known_networks(program: Program) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((program.state / "networks.json").read_text())
+    return found
+
+
+def test_a_known_router_needs_no_search(lab: Lab, start: Start) -> None:
+    first = start()
+    assert first.bind("s", 7000) is None
+    lab.wait_for((first.state / "networks.json").exists)
+    ((name, known),) = known_networks(first).items()
+    assert name.startswith(f"{ROUTER} ")
+    assert len(name.split()[1].split(":")) == 6
+    assert known["location"] == f"http://{ROUTER}:5555/rootDesc.xml"
+    # It does not answer to searches any more; only who knows where to ask finds it.
+    rule = "add rule inet filter input udp dport 1900 drop"
+    chain = "add chain inet filter input { type filter hook input priority 0; }"
+    lab.run("router", ["nft", f"{chain}; {rule}"], check=True)
+    second = start()
+    assert second.bind("s", 7001) is None
+    assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1}
+
+
+def test_where_there_was_no_router_nobody_waits_for_one(lab: Lab, start: Start) -> None:
+    lab.stop_router()
+    lab.run("lan1", ["ip", "neigh", "flush", "dev", "eth0"], check=True)
+    first = start("--startup-timeout", "1")
+    assert first.bind("s", 7000) is None
+    lab.wait_for((first.state / "networks.json").exists)
+    second = start("--startup-timeout", "60")
+    begin = time.monotonic()
+    assert second.bind("s", 7001) is None
+    assert time.monotonic() - begin < 10
+    lab.start_router()
+    lab.wait_for(lambda: "tcp/7001" in lab.table(), 40)  # the search went on
 
 
 def test_ephemeral_ports_where_asked_for(lab: Lab, start: Start) -> None:

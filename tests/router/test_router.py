@@ -11,8 +11,9 @@ import trio
 
 from natsup.state.model import Mapped, Port, Protocol, Removal
 from natsup.upnp.adding import Kind
-from natsup.upnp.discovery import NoGateway, find_gateway
+from natsup.upnp.discovery import find_gateway, network_of
 from natsup.upnp.igd import Igd
+from natsup.upnp.network import Network
 from natsup.upnp.router import forward, soap
 from natsup.upnp.router.server import Router
 
@@ -46,8 +47,10 @@ async def router(nursery: trio.Nursery) -> Running:
 
 
 async def client(router: Running) -> Igd:
-    found = await find_gateway(url=router.location)
-    assert not isinstance(found, NoGateway)
+    network = await network_of(interface=None, url=router.location)
+    assert isinstance(network, Network)
+    found = await find_gateway(network, url=router.location)
+    assert isinstance(found, Igd)
     return found
 
 

@@ -12,9 +12,9 @@ import trio.testing
 
 from natsup.state.model import Ignored, Port, Protocol
 from natsup.upnp import discovery, network, ssdp, trust
-from natsup.upnp.discovery import NoGateway, find_gateway
+from natsup.upnp.discovery import find_gateway, network_of
 from natsup.upnp.igd import Igd
-from natsup.upnp.network import NoNetwork, Route, choose
+from natsup.upnp.network import NoGateway, Route, choose
 from tests.lab.lab import LAN1, ROUTER, WAN, Lab
 from tests.upnp import fake
 from tests.upnp.fake import HERE, KIND, document
@@ -43,13 +43,26 @@ class TestChoice:
     )
     def test_none(self, routes: list[Route], interface: str | None) -> None:
         found = choose(routes, interface)
-        assert isinstance(found, NoNetwork)
+        assert isinstance(found, NoGateway)
         assert found.reason
 
 
 def here(found: "Igd | NoGateway") -> Igd:
     assert isinstance(found, Igd), found
     return found
+
+
+async def find(
+    *,
+    interface: str | None = None,
+    url: str | None = None,
+    known: str | None = None,
+    seconds: float = 2.0,
+) -> Igd | NoGateway:
+    found = await network_of(interface=interface, url=url)
+    if isinstance(found, NoGateway):
+        return found
+    return await find_gateway(found, url=url, known=known, seconds=seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +78,7 @@ def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_description_at_a_url() -> None:
     async with fake.running() as router:
         router.documents["/d.xml"] = document((KIND, "/ctl"))
-        igd = here(await find_gateway(url=router.url, seconds=10))
+        igd = here(await find(url=router.url, seconds=10))
         assert igd.internal_address == HERE
         assert igd.location == router.url
         assert router.actions == ["GET"]
@@ -80,7 +93,7 @@ async def test_of_two_services_the_connected_one() -> None:
             return fake.success("GetStatusInfo", NewConnectionStatus=up)
 
         router.odd["GetStatusInfo"] = state
-        igd = here(await find_gateway(url=router.url, seconds=10))
+        igd = here(await find(url=router.url, seconds=10))
         assert igd._service.service_type == PPP
 
 
@@ -88,7 +101,7 @@ async def test_all_addresses_of_this_host_are_known() -> None:
     async with fake.running() as router:
         router.documents["/d.xml"] = document((KIND, "/ctl"))
         router.table["TCP", 6881] = fake.Entry(fake.OTHER, "6881")
-        igd = here(await find_gateway(url=router.url))
+        igd = here(await find(url=router.url))
         assert isinstance(await igd.add(Port(Protocol.TCP, 6881), lease=3600), Ignored)
         assert not router.counted["AddPortMapping"]
 
@@ -128,7 +141,7 @@ async def test_a_description_has_patience_of_its_own(
         finding(router, "/d.xml")
         router.documents["/d.xml"] = document((KIND, "/ctl"))
         router.late["/d.xml"] = 8
-        assert here(await find_gateway(seconds=0.5)).location == router.url
+        assert here(await find(seconds=0.5)).location == router.url
 
 
 async def test_a_description_that_never_comes(
@@ -137,7 +150,7 @@ async def test_a_description_that_never_comes(
     async with fake.running() as router:
         finding(router, "/d.xml")
         router.odd["GET"] = lambda request: fake.SILENCE
-        found = await find_gateway(seconds=0.5)
+        found = await find(seconds=0.5)
         assert found == NoGateway("the router did not answer in time")
         assert 9 < autojump_clock.current_time() < 15
 
@@ -150,7 +163,7 @@ async def test_a_condition_is_no_veto(
         finding(router, "/d.xml")
         router.documents["/d.xml"] = document((KIND, "/ip"), (PPP, "/ppp"))
         router.odd[action] = lambda request: fake.SILENCE
-        igd = here(await find_gateway(seconds=0.5))
+        igd = here(await find(seconds=0.5))
         assert igd._service.service_type == KIND
         assert autojump_clock.current_time() < 4
 
@@ -162,7 +175,7 @@ async def test_a_silent_service_does_not_hide_another_s_condition(
         finding(router, "/d.xml")
         router.documents["/d.xml"] = document((KIND, "/ip"), (PPP, "/ppp"))
         router.late["/ip"] = 1000
-        igd = here(await find_gateway(seconds=0.5))
+        igd = here(await find(seconds=0.5))
         assert igd._service.service_type == PPP
 
 
@@ -173,7 +186,7 @@ async def test_another_description_is_tried_while_one_is_slow(
         finding(router, "/slow.xml", "/d.xml")
         router.documents["/d.xml"] = document((KIND, "/ctl"))
         router.late["/slow.xml"] = 1000
-        assert here(await find_gateway(seconds=0.5)).location == router.url
+        assert here(await find(seconds=0.5)).location == router.url
         assert autojump_clock.current_time() < 5
 
 
@@ -183,7 +196,7 @@ async def test_another_description_is_tried_when_one_is_of_no_use(
     async with fake.running() as router:
         finding(router, "/none.xml", "/d.xml")
         router.documents["/d.xml"] = document((KIND, "/ctl"))
-        assert here(await find_gateway(seconds=30)).location == router.url
+        assert here(await find(seconds=30)).location == router.url
         assert autojump_clock.current_time() < 0.9  # at once
         assert router.connections == 2  # and one after the other
 
@@ -193,23 +206,58 @@ async def test_no_answer_to_the_search(
 ) -> None:
     async with fake.running() as router:
         finding(router)
-        found = await find_gateway(seconds=2)
+        found = await find(seconds=2)
         assert isinstance(found, NoGateway)
         assert "does not answer" in found.reason
         assert 1 < autojump_clock.current_time() < 4
 
 
+@pytest.fixture
+def loopback_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def location(text: str, *, sender: str, own: str) -> trust.Url:
+        return trust.read(text)
+
+    monkeypatch.setattr(trust, "location", location)
+
+
+@pytest.mark.usefixtures("loopback_is_followed")
+async def test_where_it_was_at_another_time_is_tried_first(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router)  # the search finds nothing
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        assert here(await find(known=router.url, seconds=30)).location == router.url
+        assert autojump_clock.current_time() < 5
+
+
+@pytest.mark.usefixtures("loopback_is_followed")
+async def test_where_it_is_not_any_more_the_search_finds_it(
+    finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router, "/d.xml")
+        router.documents["/d.xml"] = document((KIND, "/ctl"))
+        known = router.url.replace("d.xml", "old.xml")
+        assert here(await find(known=known, seconds=30)).location == router.url
+
+
+@pytest.mark.parametrize("known", ["http://192.168.9.9/x", "http://127.0.0.1/x", "nonsense"])
+async def test_a_place_on_another_host_is_not_tried(
+    known: str, finding: Finding, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with fake.running() as router:
+        finding(router)
+        found = await find(known=known, seconds=0.5)
+        assert isinstance(found, NoGateway)
+        assert "does not answer to UPnP" in found.reason
+
+
+@pytest.mark.usefixtures("loopback_is_followed")
 class TestSearch:
     """On loopback, with the gateway at 127.0.0.1 and another host at 127.0.0.9."""
 
     NETWORK = network.Network("lo", fake.ROUTER, HERE)
-
-    @pytest.fixture(autouse=True)
-    def _loopback_is_followed(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def location(text: str, *, sender: str, own: str) -> trust.Url:
-            return trust.read(text)
-
-        monkeypatch.setattr(trust, "location", location)
 
     async def search(
         self, answer: Callable[[trio.socket.SocketType, tuple[str, int]], Awaitable[None]]
@@ -278,12 +326,12 @@ class TestSearch:
 async def test_a_description_of_no_use(body: str) -> None:
     async with fake.running() as router:
         router.documents["/d.xml"] = body
-        assert isinstance(await find_gateway(url=router.url, seconds=10), NoGateway)
+        assert isinstance(await find(url=router.url, seconds=10), NoGateway)
 
 
 async def test_no_description() -> None:
     async with fake.running() as router:
-        found = await find_gateway(url=router.url, seconds=10)
+        found = await find(url=router.url, seconds=10)
         assert isinstance(found, NoGateway)
         assert "404" in found.reason
 
@@ -292,12 +340,12 @@ async def test_no_router() -> None:
     with trio.socket.socket() as free:
         await free.bind((fake.ROUTER, 0))
         url = f"http://{fake.ROUTER}:{free.getsockname()[1]}/"
-        assert isinstance(await find_gateway(url=url, seconds=10), NoGateway)
+        assert isinstance(await find(url=url, seconds=10), NoGateway)
 
 
 @pytest.mark.parametrize("url", ["https://127.0.0.1/", "http://router.lan/", "", "\x1b[2J"])
 async def test_urls_that_are_not_followed(url: str) -> None:
-    found = await find_gateway(url=url, seconds=10)
+    found = await find(url=url, seconds=10)
     assert isinstance(found, NoGateway)
     assert found.reason.isprintable()
 
@@ -309,17 +357,17 @@ async def test_an_address_that_went_away(monkeypatch: pytest.MonkeyPatch) -> Non
         return network.Network("lo", "127.0.0.1", "240.0.0.1")
 
     monkeypatch.setattr(discovery, "look", look)
-    assert isinstance(await find_gateway(seconds=0.2), NoGateway)
+    assert isinstance(await find(seconds=0.2), NoGateway)
 
 
 async def test_an_interface_that_does_not_exist() -> None:
-    found = await find_gateway(interface="nsu-none", seconds=10)
+    found = await find(interface="nsu-none", seconds=10)
     assert isinstance(found, NoGateway)
     assert "nsu-none" in found.reason
 
 
 async def test_looking_at_the_network_raises_nothing() -> None:
-    assert isinstance(await network.look(), network.Network | NoNetwork)
+    assert isinstance(await network.look(), network.Network | NoGateway)
 
 
 def test_what_the_kernel_knows_of_a_network(lab: Lab) -> None:

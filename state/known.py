@@ -1,0 +1,70 @@
+"""What is known of networks that this host was in before: where the router's description was, or
+that there was no router to ask.
+
+It saves the first call of a session the search. A network is told by its router's address and MAC;
+whoever lies about both has the LAN anyway. Nothing here is relied on: what was known is tried, and
+a search goes on beside it.
+"""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NAME = "networks.json"
+_MOST = 32  # networks
+_NONE_FOR = 300.0  # seconds for which "no router here" counts
+_LONGEST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """``location``: of the router's description, None if there was no router. ``since``: wall
+    clock, when that was so."""
+
+    location: str | None
+    since: float
+    reason: str = ""  # why there was none
+
+
+def recall(folder: Path, network: str, *, wall: float) -> Known | None:
+    """What is known of a network; None if nothing is, or not any more."""
+    known = _load(folder).get(network)
+    if known is None:
+        return None
+    if known.location is None and not known.since <= wall < known.since + _NONE_FOR:
+        return None
+    return known
+
+
+def remember(folder: Path, network: str, known: Known) -> None:
+    """Note down what was found. Where it cannot be written it is forgotten."""
+    everything = _load(folder) | {network: known}
+    newest = sorted(everything.items(), key=lambda item: item[1].since)[-_MOST:]
+    text = json.dumps(
+        {name: {"location": k.location, "since": k.since, "reason": k.reason} for name, k in newest}
+    )
+    temporary = folder / f"{_NAME}.{os.getpid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / _NAME)
+
+
+def _load(folder: Path) -> dict[str, Known]:
+    """What stands in the file, as far as it can be read."""
+    try:
+        with (folder / _NAME).open("rb") as file:
+            document = json.loads(file.read(_LONGEST))
+        return {str(name): _read(known) for name, known in document.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _read(known: Any) -> Known:
+    location = known["location"]
+    return Known(
+        None if location is None else str(location), float(known["since"]), str(known["reason"])
+    )

@@ -1,0 +1,177 @@
+"""Finding the gateway, for as long as the session lives, and giving it to the keeper.
+
+    search ─ found ──▶ use it until it does not answer, or says that it was restarted ─┐
+      ▲  └── none ───▶ wait, ever longer, or until it says that it is there ───────────┤
+      └────────────────────────────────────────────────────────────────────────────────┘
+
+A gateway that is found again is looked through by the keeper: its table may be empty.
+"""
+
+import logging
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from natsup.state.gateway import Neighbours, host
+from natsup.state.keeper import Keeper, cancel_after
+from natsup.state.known import Known, recall, remember
+from natsup.state.sweep import sweep
+from natsup.supervisor import clock
+from natsup.supervisor.options import Settings
+from natsup.supervisor.verdict import Rules
+
+if TYPE_CHECKING:
+    from natsup.upnp.igd import Igd
+    from natsup.upnp.network import Network
+
+log = logging.getLogger("natsup.session")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+_LONGEST_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
+_STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
+
+
+class Finder:
+    """`run` must be running."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keeper: Keeper,
+        rules: Rules,
+        folder: Path,
+        neighbours: Neighbours,
+    ) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._rules = rules
+        self._folder = folder
+        self._neighbours = neighbours
+        self._searched = trio.Event()  # the first search has ended
+        self._until = clock.now() + settings["startup_timeout"]
+        self._sign = trio.Event()  # that the router was restarted
+
+    async def searched(self) -> bool:
+        """Wait for the end of the first search, within the session's start-up time-out. Has it
+        ended?"""
+        if not self._searched.is_set():
+            with trio.move_on_after(max(0.0, self._until - clock.now())):
+                await self._searched.wait()
+        return self._searched.is_set()
+
+    async def run(self) -> None:
+        """Search, use, and search again, until cancelled."""
+        pause, longest, reason = _FIRST_PAUSE, _LONGEST_PAUSE, ""
+        heard = trio.CancelScope()  # that of the task that listens to the router
+        listened_to = ""
+        async with trio.open_nursery() as nursery:
+            while True:
+                sign = self._sign = trio.Event()
+                found = await self._search()
+                if isinstance(found, str):
+                    level = logging.DEBUG if found == reason else logging.WARNING
+                    log.log(level, "no router to ask: %s", found)
+                    reason = found
+                    self._missing(found)
+                else:
+                    since, reason, longest = clock.now(), "", _LONGEST_PAUSE_IF_KNOWN
+                    if listened_to != (listened_to := host(found.location)):
+                        heard.cancel()
+                        heard = trio.CancelScope()
+                        nursery.start_soon(self._hear, found, heard)
+                    await self._use(found, sign)
+                    if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
+                        pause = _FIRST_PAUSE
+                        continue  # it has just been lost: look for it at once
+                with trio.move_on_after(pause):
+                    await sign.wait()
+                pause = _FIRST_PAUSE if sign.is_set() else min(pause * 2, longest)
+
+    async def _search(self) -> "Igd | str":
+        """One search. The gateway, or why there is none."""
+        try:
+            return await self._search_network()
+        except Exception:
+            log.exception("the search for a router failed")
+            return "an error inside natsup; see the log"
+
+    async def _search_network(self) -> "Igd | str":
+        from natsup.upnp.discovery import find_gateway, network_of
+        from natsup.upnp.network import Network, NoGateway
+
+        url, seconds = self._settings["gateway"], self._settings["startup_timeout"]
+        network = await network_of(interface=self._settings["interface"], url=url)
+        if isinstance(network, NoGateway):
+            return network.reason
+        known = self._recall(network)
+        if known is not None and known.location is None and not self._searched.is_set():
+            # Nobody is to wait for it again; the search goes on all the same.
+            self._missing(f"{known.reason} (so it was at {_clock(known.since)})")
+        location = known.location if known is not None else None
+        found = await find_gateway(network, url=url, known=location, seconds=seconds)
+        if not network.name:  # by now something has been sent to the router
+            again = await network_of(interface=self._settings["interface"], url=url)
+            network = again if isinstance(again, Network) else network
+        if isinstance(found, NoGateway):
+            self._remember(network, Known(None, time.time(), found.reason))
+            return found.reason
+        self._remember(network, Known(found.location, time.time()))
+        return found
+
+    def _recall(self, network: "Network") -> Known | None:
+        return recall(self._folder, network.name, wall=time.time()) if network.name else None
+
+    def _remember(self, network: "Network", known: Known) -> None:
+        if network.name and self._settings["gateway"] is None:
+            remember(self._folder, network.name, known)
+
+    def _missing(self, reason: str) -> None:
+        self._keeper.gateway_missing(reason)
+        self._searched.set()
+
+    async def _use(self, gateway: "Igd", sign: trio.Event) -> None:
+        """Keep the ports on a gateway until it leaves a request without an answer, or there is a
+        sign that it was restarted."""
+        log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
+        self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
+        self._keeper.gateway_found(gateway)
+        self._searched.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tidy, gateway)
+            nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
+            await self._keeper.lost()
+            log.info("the router does not answer")
+            nursery.cancel_scope.cancel()
+
+    async def _hear(self, gateway: "Igd", scope: trio.CancelScope) -> None:
+        """Listen to what the router says of itself."""
+        from natsup.upnp import notify
+
+        send, receive = trio.open_memory_channel[str](1)
+        with scope:
+            async with trio.open_nursery() as nursery:
+                name = host(gateway.location)
+                nursery.start_soon(notify.listen, gateway.internal_address, name, send)
+                async for reason in receive:
+                    log.info("%s", reason)
+                    self._sign.set()
+
+    async def _tidy(self, gateway: "Igd") -> None:
+        """What can wait for the ports of this session."""
+        try:
+            address = await gateway.external_address()
+            if address is not None:
+                self._keeper.external_address(address)
+            report = await sweep(self._folder, gateway, wall=time.time, neighbours=self._neighbours)
+        except Exception:
+            log.exception("what dead sessions left could not be removed")
+        else:
+            for line in report.lines():
+                log.info("%s", line)
+
+
+def _clock(wall: float) -> str:
+    return time.strftime("%H:%M", time.localtime(wall))

@@ -1,0 +1,57 @@
+"""Networks that are known, on a real disk."""
+
+from pathlib import Path
+
+import pytest
+
+from natsup.state.known import Known, recall, remember
+
+HOME, CAFE = "192.168.1.1 02:00:00:00:00:01", "192.168.1.1 02:00:00:00:00:02"
+ROUTER = Known("http://192.168.1.1:5000/x", 1000.0)
+NONE = Known(None, 1000.0, "no answer")
+
+
+def test_what_was_found_is_recalled(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    assert recall(folder, HOME, wall=1000.0) is None
+    remember(folder, HOME, ROUTER)
+    assert recall(folder, HOME, wall=10**9) == ROUTER
+    assert recall(folder, CAFE, wall=1000.0) is None
+    remember(folder, CAFE, NONE)
+    assert recall(folder, HOME, wall=10**9) == ROUTER
+    assert [path.name for path in folder.iterdir()] == ["networks.json"]
+
+
+@pytest.mark.parametrize(
+    ("wall", "expected"), [(1000.0, NONE), (1299.0, NONE), (1300.0, None), (999.0, None)]
+)
+def test_that_there_was_none_counts_for_minutes(
+    tmp_path: Path, wall: float, expected: Known | None
+) -> None:
+    remember(tmp_path, HOME, NONE)
+    assert recall(tmp_path, HOME, wall=wall) == expected
+
+
+def test_the_oldest_are_forgotten(tmp_path: Path) -> None:
+    for number in range(40):
+        remember(tmp_path, f"n{number}", Known("http://10.0.0.1/", float(number)))
+    assert recall(tmp_path, "n39", wall=0.0) is not None
+    assert recall(tmp_path, "n8", wall=0.0) is not None
+    assert recall(tmp_path, "n7", wall=0.0) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "7", '{"a": 1}', '{"a": {"location": 1}}', "{" * 2000, "\xff"]
+)
+def test_nonsense_is_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "networks.json").write_text(text, encoding="latin-1")
+    assert recall(tmp_path, "a", wall=0.0) is None
+    remember(tmp_path, "a", ROUTER)
+    assert recall(tmp_path, "a", wall=0.0) == ROUTER
+
+
+def test_where_nothing_can_be_written_nothing_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    remember(file, HOME, ROUTER)
+    assert recall(file, HOME, wall=0.0) is None
