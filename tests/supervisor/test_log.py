@@ -1,0 +1,96 @@
+"""A log that nobody reads holds nobody up."""
+
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from natsup.supervisor import log
+from tests.supervisor.conftest import NATSUP
+
+_PID_1 = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+@pytest.fixture
+def top() -> Iterator[logging.Logger]:
+    """The logger of all natsup, as it was afterwards."""
+    found = logging.getLogger("natsup")
+    before = found.handlers[:], found.level, found.propagate, logging.raiseExceptions
+    yield found
+    for handler in found.handlers:
+        if handler not in before[0]:
+            handler.close()
+    found.handlers[:], found.level, found.propagate, logging.raiseExceptions = before
+
+
+def test_a_journal_that_reads_nothing(
+    top: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "journal")
+    monkeypatch.setattr(log, "_JOURNAL", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        log.set_up("journal", file=None, folder=tmp_path, session="s", verbose=False)
+
+        def write() -> None:
+            for number in range(2000):  # more than a datagram socket's queue takes
+                top.info("line %d", number)
+
+        thread = threading.Thread(target=write, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert b"MESSAGE\n\x06\0\0\0\0\0\0\0line 0\n" in journal.recv(4096)
+
+
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes nothing more."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    os.write(write, b"x" * fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+    os.set_blocking(write, True)
+    return read, write
+
+
+def test_a_standard_error_that_is_full(environ: dict[str, str]) -> None:
+    """As PID 1 natsup logs there; the program's bind() does not wait for whoever reads it."""
+    script = "import socket; socket.socket().bind(('', 7003)); print('bound')"
+    read, write = full_pipe()
+    command = [*_PID_1, NATSUP, "exec", "--verbose", "--", sys.executable, "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=write, env=environ, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"bound\n")
+    flags = fcntl.fcntl(write, fcntl.F_GETFL)
+    assert not flags & os.O_NONBLOCK  # the open file is the program's too
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file", "socket"])
+def test_where_pid_1_logs(environ: dict[str, str], tmp_path: Path, kind: str) -> None:
+    """To the standard error, whatever it is; a socket cannot be opened anew, so there to a file."""
+    path = tmp_path / "errors"
+    command = [*_PID_1, NATSUP, "exec", "--", "sh", "-c", "echo first >&2"]
+    if kind == "pipe":
+        done = subprocess.run(command, stderr=subprocess.PIPE, env=environ, timeout=60)
+        text = done.stderr.decode()
+    elif kind == "file":
+        with path.open("wb") as file:
+            subprocess.run(command, stderr=file, env=environ, timeout=60, check=True)
+        text = path.read_text()
+    else:
+        here, there = socket.socketpair()
+        with here:
+            subprocess.run(command, stderr=there.fileno(), env=environ, timeout=60, check=True)
+            there.close()
+            with here.makefile() as lines:
+                assert lines.read() == "first\n"
+        text = "first\n" + Path(environ["NATSUP_STATE_DIR"], "log").read_text()
+    assert "first\n" in text
+    assert "session for sh" in text
