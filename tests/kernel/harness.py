@@ -12,7 +12,7 @@ from typing import Any
 
 from natsup.supervisor import handover
 from natsup.supervisor.filter import Filter, build, install
-from natsup.supervisor.listener import Listener, pass_everything
+from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
 
 
@@ -84,16 +84,37 @@ def supervised(
 
 @contextmanager
 def passing(child: Child) -> Iterator[None]:
-    """Let all calls of the child pass, in the background, until it has ended."""
+    """Let all calls of the child pass, as anybody's supervisor may, until it has ended."""
 
-    def wait() -> None:
+    def step() -> None:
+        child.listener.let_pass(child.receive()[0])
+
+    with _in_background(child, step):
+        yield
+
+
+@contextmanager
+def guarded(child: Child) -> Iterator[None]:
+    """Do for the child what natsup's guard does without a supervisor, until it has ended."""
+
+    def step() -> None:
+        child.listener.pass_next(child.page)
+
+    child.listener.pass_unanswered(child.page)
+    with _in_background(child, step):
+        yield
+
+
+@contextmanager
+def _in_background(child: Child, step: Callable[[], None]) -> Iterator[None]:
+    def run() -> None:
         poll = select.poll()
         poll.register(child.listener.fd, select.POLLIN)
-        poll.poll(10_000)
+        while not child.listener.abandoned():
+            if (child.listener.fd, select.POLLIN) in poll.poll(10_000):
+                step()
 
-    thread = threading.Thread(
-        target=pass_everything, args=(child.listener, child.page, wait), daemon=True
-    )
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     yield
     child.wait()

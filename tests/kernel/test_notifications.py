@@ -12,9 +12,10 @@ import time
 import pytest
 
 from natsup.supervisor import abi, libc
-from natsup.supervisor.filter import Filter, FilterRefused, build, install
-from natsup.supervisor.page import Page
-from tests.kernel.harness import passing, supervised
+from natsup.supervisor.filter import Filter, FilterRefused, build, install, under_natsup
+from natsup.supervisor.listener import is_probe
+from natsup.supervisor.page import SLOTS, Page
+from tests.kernel.harness import guarded, supervised
 
 WILDCARD = ("0.0.0.0", 0)
 
@@ -190,7 +191,7 @@ def test_another_process_answers_what_the_dead_one_received() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(supervisor, 0)
         assert len(child.page.unanswered()) == 2  # as received, and in its slot
-        with passing(child):
+        with guarded(child):
             assert child.result() == [0] * 5
 
 
@@ -230,16 +231,64 @@ def test_no_new_privs_only_without_cap_sys_admin(uid: int, expected: int) -> Non
 
 
 def test_the_probe_tells_natsup_from_nobody() -> None:
-    assert libc.bind(-1, abi.PROBE) == errno.EBADF
+    assert libc.bind(-1, b"", abi.PROBE_LENGTH) == errno.EBADF
+    assert not under_natsup()
+
+
+def test_the_guard_answers_the_probe() -> None:
+    with supervised(under_natsup) as child, guarded(child):
+        assert child.result()
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "length", "expected"),
+    [
+        (-1, abi.PROBE_LENGTH, True),
+        (-1, 16, False),
+        (3, abi.PROBE_LENGTH, False),
+    ],
+)
+def test_nothing_but_the_probe_is_one(descriptor: int, length: int, expected: bool) -> None:
+    with supervised(lambda: libc.bind(descriptor, bytes(16), length)) as child:
+        notification = child.receive()
+        assert is_probe(notification) == expected
+        child.listener.let_pass(notification[0])
+        assert child.result() != errno.ENOTUNIQ
+
+
+def test_a_caller_that_goes_before_it_is_received_holds_nothing_up() -> None:
+    """The guard waits for a call with poll(2), never inside RECV, which on an older kernel does
+    not end when the last caller goes."""
+
+    def bind_in_a_child() -> None:
+        os.close(end)
+        if os.fork() == 0:
+            os.read(living, 1)  # uses the filter, and calls nothing
+            os._exit(0)
+        bind_once()
+
+    living, end = os.pipe()
+    with supervised(bind_in_a_child) as child:
+        os.close(living)
+        poll = select.poll()
+        poll.register(child.listener.fd, select.POLLIN)
+        assert poll.poll(10_000) == [(child.listener.fd, select.POLLIN)]
+        child.kill()
+        guard = threading.Thread(target=child.listener.pass_next, args=[child.page], daemon=True)
+        guard.start()
+        guard.join(10)
+        held_up = guard.is_alive()
+        os.close(end)
+        assert not held_up
 
 
 def test_a_page_has_room_for_many_calls() -> None:
     page = Page.create([b"one", b"", b"three"])
     assert page.texts() == [b"one", b"", b"three"]
-    slots = [page.keep(number + 1) for number in range(4096)]
+    slots = [page.keep(number + 1) for number in range(SLOTS)]
     assert page.keep(1) is None
     other = Page(page.fd)
-    assert other.unanswered() == list(range(1, 4097))
+    assert other.unanswered() == list(range(1, SLOTS + 1))
     for slot in slots:
         assert slot is not None
         page.drop(slot)

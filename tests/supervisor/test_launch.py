@@ -165,6 +165,70 @@ def test_inside_natsup_the_outer_one_serves(natsup_exec: Exec, layout: list[str]
     assert (ended.returncode, ended.stderr) == (9, "")
 
 
+def test_inside_natsup_whose_supervisor_died_it_simply_runs(
+    environ: dict[str, str], layout: list[str]
+) -> None:
+    """The guard says that it is natsup, too."""
+    inner = f'echo ready; read line; exec "{NATSUP}" exec -- sh -c "exit 9"'
+    command = ["unshare", "--net", NATSUP, "exec", *layout, "--", "sh", "-c", inner]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(supervisor_of(process.pid), signal.SIGKILL)
+        _, error = process.communicate(b"\n", timeout=60)
+        assert (process.returncode, error) == (9, b"")
+
+
+def test_small_limits_are_the_programs(environ: dict[str, str], layout: list[str]) -> None:
+    """What the user limits is not natsup's size; its supervisor takes what it may have."""
+    limits = "ulimit -S -n 40; ulimit -S -f 100"
+    program = "ulimit -n; ulimit -f; read line; exit 0"
+    words = ["unshare", "--net", NATSUP, "exec", *layout, "--", "sh", "-c", program]
+    with subprocess.Popen(
+        ["sh", "-c", f'{limits}; exec "$@"', "sh", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environ,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() + process.stdout.readline() == b"40\n100\n"
+        limits_of = Path(f"/proc/{supervisor_of(process.pid)}/limits")
+        deadline = time.monotonic() + 20
+        for name in ("Max open files", "Max file size"):
+            soft, hard = "", " "
+            while soft != hard:
+                assert time.monotonic() < deadline, (name, soft, hard)
+                lines = limits_of.read_text().splitlines()
+                found = next(line for line in lines if line.startswith(name))
+                soft, hard = found[len(name) :].split()[:2]
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_python_looks_where_it_looked(
+    environ: dict[str, str], layout: list[str], tmp_path: Path
+) -> None:
+    """A relative PYTHONPATH is relative to where natsup was typed."""
+    (tmp_path / "lib").mkdir()
+    marker = tmp_path / "marker"
+    text = (
+        f"import sys; 'natsup.supervisor.session' in sys.orig_argv and open({str(marker)!r}, 'w')"
+    )
+    (tmp_path / "lib" / "sitecustomize.py").write_text(text)
+    environ = {**environ, "PYTHONPATH": "lib"}
+    words = ["unshare", "--net", NATSUP, "exec", *layout, "--", "sh", "-c", "read line; exit 0"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, env=environ, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 20
+        while not marker.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
 def test_a_bind_goes_through(natsup_exec: Exec, layout: list[str]) -> None:
     script = "import socket; s = socket.socket(); s.bind(('', 7001)); print(s.getsockname())"
     assert natsup_exec(*layout, "--", PYTHON, "-c", script).stdout == "('0.0.0.0', 7001)\n"
@@ -241,6 +305,31 @@ def test_pid_1_reaps_and_ends_with_the_program(environ: dict[str, str]) -> None:
     )
     assert ended.returncode == 128 + signal.SIGKILL
     assert ended.stdout == "2\n"
+
+
+CONTAINER = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "parent"),
+    [([], "the supervisor"), (["INVOCATION_ID=1"], "PID 1"), (["NOTIFY_SOCKET=/n"], "PID 1")],
+)
+def test_below_a_containers_init_natsup_is_the_parent(
+    environ: dict[str, str], variables: list[str], parent: str
+) -> None:
+    """What it waits for may be the container's end. Not so systemd, which says that it is it."""
+    script = 'env "$@"; exit $?'  # two commands, so that the shell stays
+    words = [*variables, NATSUP, "exec", "--", "sh", "-c", "echo $PPID"]
+    known = {k: v for k, v in environ.items() if k not in ("INVOCATION_ID", "NOTIFY_SOCKET")}
+    done = subprocess.run(
+        [*CONTAINER, "sh", "-c", script, "sh", *words],
+        capture_output=True,
+        text=True,
+        env=known,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("PID 1" if done.stdout == "1\n" else "the supervisor") == parent
 
 
 def test_a_dead_supervisor_leaves_the_program_its_bind(environ: dict[str, str]) -> None:
