@@ -1,0 +1,112 @@
+"""The guard alone: what the rest of natsup cannot be brought to do to it."""
+
+import ctypes
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from natsup.supervisor import guard, handover, libc
+from natsup.supervisor.listener import Listener
+from natsup.supervisor.page import Page
+
+_PR_GET_DUMPABLE = 3
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[handover.End, handover.End]]:
+    """The guard's and the supervisor's end of what they talk through."""
+    control, supervisor = handover.pair()
+    yield control, supervisor
+    control.close()
+    supervisor.close()
+
+
+@contextmanager
+def program_that_exits(status: int) -> Iterator[tuple[int, int]]:
+    """A child of this process, as the program is the supervisor's: its pid, and a pidfd."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(status)
+    pidfd = os.pidfd_open(pid)
+    yield pid, pidfd
+    os.close(pidfd)
+
+
+@contextmanager
+def signals_and_page() -> Iterator[tuple[int, Page]]:
+    signals, page = libc.signalfd([signal.SIGRTMAX]), Page.create([])
+    yield signals, page
+    os.close(signals)
+    os.close(page.fd)
+
+
+def test_a_status_that_is_never_told_is_a_failure(
+    ends: tuple[handover.End, handover.End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor has waited for the program, and its word of that is lost."""
+    monkeypatch.setattr(guard, "_STATUS_SECONDS", 0.05)
+    with program_that_exits(0) as (pid, pidfd), signals_and_page() as (signals, page):
+        os.waitpid(pid, 0)
+        parent = guard.ParentGuard(Listener(-1), page, ends[0], -1, signals, pid, pidfd)
+        assert os.WEXITSTATUS(parent.program_status()) == 125
+
+
+def test_a_status_that_is_told_late_counts(
+    ends: tuple[handover.End, handover.End], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody has waited for the program, the word of its end is still to come."""
+    monkeypatch.setattr(guard, "_STATUS_SECONDS", 0.01)
+
+    class Parent(guard.ParentGuard):
+        def _collected(self) -> bool:
+            found = super()._collected()  # some time has passed, and nothing has been told
+            handover.send(ends[1], handover.STATUS, os.waitpid(self._program, 0)[1])
+            return found
+
+    with program_that_exits(7) as (pid, pidfd), signals_and_page() as (signals, page):
+        parent = Parent(Listener(-1), page, ends[0], -1, signals, pid, pidfd)
+        assert os.WEXITSTATUS(parent.program_status()) == 7
+
+
+def in_a_fork(function: Callable[[], int]) -> int:
+    """The exit status of a function that returns one, in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = function()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_death_that_is_imitated_leaves_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a file, which the limit forbids, nor one in a pipe, which minds no limit."""
+
+    def die(pid: int, number: int) -> None:
+        dumpable = ctypes.CDLL(None).prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+        limit, _ = resource.getrlimit(resource.RLIMIT_CORE)
+        os._exit(10 if (dumpable, limit) == (0, 0) else 11)
+
+    monkeypatch.setattr(os, "kill", die)
+    assert in_a_fork(lambda: guard.end_as(signal.SIGSEGV)) == 10
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"PYTHONPATH": "lib"}, {"PYTHONPATH": "/home/u/lib"}),
+        ({"PYTHONPATH": "/a:lib::"}, {"PYTHONPATH": "/a:/home/u/lib:/home/u/:/home/u/"}),
+        ({"PYTHONPATH": ""}, {}),
+        ({"PYTHONHOME": "py", "HOME": "h"}, {"PYTHONHOME": "/home/u/py", "HOME": "h"}),
+        ({"PYTHONSTARTUP": "x", "PYTHONWARNINGS": "error"}, {}),
+    ],
+)
+def test_paths_of_python_stay_where_they_were(
+    given: dict[str, str], expected: dict[str, str]
+) -> None:
+    assert guard.supervisor_environment(given, "/home/u") == expected
