@@ -18,6 +18,7 @@ _DESCRIPTION = "Runs a program so that the ports it binds are open on the home r
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
     ("status", "[--json]", "every session's ports, and what state each is in"),
+    ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
@@ -33,6 +34,10 @@ def main(words: list[str]) -> int:
         return _complain(str(error))
     if name == "status":
         return _status(rest)
+    if name == "doctor":
+        from natsup.supervisor import doctor
+
+        return doctor.main(_Parser(prog="natsup doctor"), rest)
     if name == "clean":
         return _clean(rest)
     if name == "demo":

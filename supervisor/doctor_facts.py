@@ -1,0 +1,122 @@
+"""What `natsup doctor` finds out, before anything is made of it. Pure."""
+
+from dataclasses import dataclass
+from errno import errorcode
+
+from natsup.state.model import Outcome, Removal
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of a thing that was tried in a child: an errno, 0 if it worked, or a death."""
+
+    error: int = 0
+    killed: bool = False  # as sandboxes do to who calls what they forbid
+
+    @property
+    def works(self) -> bool:
+        return not self.error and not self.killed
+
+    def __str__(self) -> str:
+        if self.killed:
+            return "a sandbox kills whoever tries"
+        if self.error:
+            return f"refused ({errorcode.get(self.error, str(self.error))})"
+        return "works"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The kernel, and what it lets this process do for itself."""
+
+    release: str
+    machine: str
+    libseccomp: str  # its version and the bindings that are used, "" if it cannot be used
+    libseccomp_error: str  # why it cannot be used
+    inside_natsup: bool  # the supervisor that watches this process is another natsup
+    # The next three need libseccomp, and the last two of them the first; None: not tried
+    listener: Tried | None
+    wait_killable: Tried | None
+    in_step: Tried | None
+    gives_up_privileges: bool  # the kernel wants no_new_privs before a filter
+    pidfd_thread: Tried
+    netns_cookie: Tried
+    endings: Tried
+    io_uring_bind: Tried
+    io_uring_disabled: int | None  # the sysctl; None: there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Who we are, and what we may do to a program."""
+
+    uid: int
+    no_new_privs: bool  # set already
+    may_trace: bool  # CAP_SYS_PTRACE
+    yama: int | None  # kernel.yama.ptrace_scope; None: there is none
+    ends_everything: bool  # PID 1, or what PID 1 waits for
+    as_parent: bool  # the layout in which the following were tried
+    read_memory: Tried  # process_vm_readv
+    memory_file: Tried  # /proc/PID/mem
+    take_socket: Tried  # pidfd_getfd
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The state folder. ``error``: why nothing can be written there."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A default route; ``gateway`` is "" where it leads to no router, as in a tunnel."""
+
+    interface: str
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How this host is connected. ``reason``: why there is no router to ask, else ""."""
+
+    ways: tuple[Way, ...]  # the kernel's choice first
+    reason: str
+    used: Way | None  # the one that leads to the router
+    address: str  # ours, facing the router
+    traffic: Way | None  # by which packets for the Internet leave
+    traffic_address: str  # and from which address
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMapping:
+    """A mapping that was asked for, looked for and removed again."""
+
+    port: str
+    outcome: Outcome
+    seconds: float  # that the request took
+    seen: Outcome | None  # what the router's table says; None: it was not mapped, or not asked
+    removal: Removal | None  # None: there was nothing to remove
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """The router. ``reason``: why it cannot be used, else "", and then the rest is known."""
+
+    location: str
+    reason: str
+    given: bool  # by --gateway
+    external: str | None = None
+    mapping: TrialMapping | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything. ``router`` is None where there is no network to look for one."""
+
+    kernel: Kernel
+    rights: Rights
+    folder: Folder
+    network: Network
+    router: Router | None

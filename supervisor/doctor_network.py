@@ -1,0 +1,142 @@
+"""What `natsup doctor` asks of the network and of its router, in a time that is bounded."""
+
+import os
+import random
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from natsup.state.gateway import Gateway
+from natsup.state.journal import GatewayRecord, Header, Journal
+from natsup.state.known import recall
+from natsup.state.ledger import Note, State
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
+from natsup.supervisor import clock
+from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
+from natsup.upnp import discovery
+from natsup.upnp.network import NoGateway
+
+_ALL_SECONDS = 11.0  # for everything but the removal of the mapping
+_FOR_MAPPING = 3.0  # of them, kept back for it
+_REMOVAL_SECONDS = 3.0
+_LEASE = 120  # seconds: the shortest that every router takes
+_DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
+_TRIES = 8
+
+# A host of the Internet for the kernel to say how it would be reached (a.root-servers.net). Nothing
+# is sent to it.
+_SOMEWHERE = "198.41.0.4"
+
+
+async def look_at_network(
+    folder: Path, *, interface: str | None, url: str | None
+) -> tuple[Network, Router | None]:
+    """The network, and its router or the one whose description is at ``url``. Raises nothing for
+    what they do.
+
+    ``folder``: the state folder. A test mapping is made; it is removed whatever happens.
+    """
+    until = trio.current_time() + _ALL_SECONDS
+    ways, traffic, traffic_address = await trio.to_thread.run_sync(_routes)
+    network = await discovery.network_of(interface=interface, url=url)
+    if isinstance(network, NoGateway):
+        return Network(ways, network.reason, None, "", traffic, traffic_address), None
+    used = Way(network.interface, network.gateway)
+    known = recall(folder, network.name, wall=time.time()) if network.name else None
+    location = known.location if known is not None else None
+    found: Any = NoGateway(f"the router at {network.gateway} takes too long to answer")
+    with trio.move_on_at(until - _FOR_MAPPING):
+        found = await discovery.find_gateway(network, url=url, known=location)
+    if isinstance(found, NoGateway):
+        router = Router(url or "", found.reason, url is not None)
+    else:
+        external = (await found.condition(status=False)).external_address
+        mapping = await try_mapping(found, folder, until)
+        router = Router(found.location, "", url is not None, external, mapping)
+    return Network(ways, "", used, network.address, traffic, traffic_address), router
+
+
+async def try_mapping(gateway: Gateway, folder: Path, until: float) -> TrialMapping:
+    """Map a port that is free here and on the router, see it in the router's table, remove it.
+
+    ``until``: on trio's clock, when to give up; the removal has some seconds of its own. A socket
+    holds the port meanwhile, bound to the LAN address alone, which an outer natsup leaves alone.
+    """
+    for _ in range(_TRIES):
+        port = Port(Protocol.TCP, random.randint(*_DYNAMIC))
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+            try:
+                holder.bind((gateway.internal_address, port.number))
+            except OSError:
+                continue
+            with trio.move_on_at(until):
+                if isinstance(await gateway.check(port), Mapped | Conflict):
+                    continue
+            return await _map(gateway, port, folder, until)
+    return TrialMapping("", Ignored("no port is free"), 0.0, None, None)
+
+
+async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> TrialMapping:
+    """The journal is for the case that nothing can be removed any more: natsup clean reads it."""
+    journal = _journal(gateway, folder)
+    note = Note(port, State.PENDING, "natsup doctor tries the router", None, 0, exists=True)
+    journal.note(note, now=clock.now(), wall=time.time())
+    outcome: Outcome = Unknown("the router takes too long", silent=True)
+    seen: Outcome | None = None
+    removal: Removal | None = Removal.FAILED
+    begun = trio.current_time()
+    ended = until
+    try:
+        with trio.move_on_at(until):
+            outcome = await gateway.add(port, lease=_LEASE)
+            ended = trio.current_time()
+            if isinstance(outcome, Mapped):
+                seen = Unknown("the router takes too long", silent=True)
+                seen = await gateway.check(port)
+    finally:
+        if isinstance(outcome, Conflict | Ignored):  # nothing was made
+            removal = None
+        else:
+            with trio.move_on_after(_REMOVAL_SECONDS, shield=True):
+                removal = await gateway.remove(port)
+        journal.end(left=removal is Removal.FAILED)
+    return TrialMapping(str(port), outcome, ended - begun, seen, removal)
+
+
+def _journal(gateway: Gateway, folder: Path) -> Journal:
+    name = f"doctor-{os.getpid():x}-{os.urandom(3).hex()}"
+    journal = Journal.create(folder, Header(name, os.getpid(), ["natsup", "doctor"], time.time()))
+    journal.gateway(
+        GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
+    )
+    return journal
+
+
+def _routes() -> tuple[tuple[Way, ...], Way | None, str]:
+    """The default routes, and how traffic for the Internet leaves; what cannot be read is left out.
+
+    The two may differ: tunnels have rules and tables of their own, or cover everything by two
+    routes that are no default routes.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    ways: tuple[Way, ...] = ()
+    try:
+        with IPRoute() as kernel:
+            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
+
+            def way(route: Any) -> Way:
+                interface = names.get(route.get_attr("RTA_OIF"), "")
+                return Way(interface, route.get_attr("RTA_GATEWAY") or "")
+
+            routes = list(kernel.get_default_routes(family=socket.AF_INET))
+            routes.sort(key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
+            ways = tuple(map(way, routes))
+            (taken,) = kernel.route("get", dst=_SOMEWHERE)
+            return ways, way(taken), taken.get_attr("RTA_PREFSRC") or ""
+    except (NetlinkError, OSError):
+        return ways, None, ""
