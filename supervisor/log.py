@@ -70,8 +70,32 @@ class StderrHandler(logging.Handler):
         super().close()
 
 
-def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose: bool) -> None:
-    """Send natsup's log to ``where``; ``file`` is what the user asked for, and comes first."""
+class Held(logging.Handler):
+    """Keeps records until `set_up`: calls are received before it is known where the log goes."""
+
+    MOST = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.records) < self.MOST:
+            self.records.append(record)
+
+
+def hold(*, verbose: bool) -> None:
+    """From now on keep what is logged. It must come before anything is logged, or Python itself
+    would print it."""
+    top = logging.getLogger("natsup")
+    top.addHandler(Held())
+    top.propagate = False
+    top.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def set_up(where: str, *, file: str | None, folder: Path, session: str) -> None:
+    """Send natsup's log to ``where``, beginning with what was held; ``file`` is what the user asked
+    for, and comes first."""
     logging.raiseExceptions = False  # a log that cannot be written must not reach the program
     handler: logging.Handler
     if file is not None:
@@ -89,8 +113,10 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str, verbose:
         handler.setFormatter(logging.Formatter(f"{_FORMAT} [{session}]"))
     top = logging.getLogger("natsup")
     top.addHandler(handler)
-    top.propagate = False
-    top.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for held in [found for found in top.handlers if isinstance(found, Held)]:
+        top.removeHandler(held)
+        for record in held.records:
+            handler.handle(record)
 
 
 def _file(path: Path, session: str) -> logging.Handler:
@@ -100,4 +126,5 @@ def _file(path: Path, session: str) -> logging.Handler:
             path.replace(path.with_name(path.name + ".old"))  # other sessions go on in that one
         return logging.FileHandler(path, encoding="utf-8")
     except OSError:
-        return logging.NullHandler()
+        # Somebody who looks for a reason looks there next.
+        return JournalHandler() if os.path.exists(_JOURNAL) else logging.NullHandler()

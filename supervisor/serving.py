@@ -72,7 +72,6 @@ def serve(
         file=settings["log"],
         folder=folder,
         session=session,
-        verbose=settings["verbose"],
     )
     journal = Journal.create(
         folder, Header(session, pid=pid, command=command, started=surroundings.started)

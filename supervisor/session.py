@@ -15,6 +15,7 @@ import threading
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import handover
+from natsup.supervisor import log as logs
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> None:
     texts = [os.fsdecode(text) for text in page.texts()]
     surroundings, words = Surroundings.split(texts)
     settings, command = parse(words, os.environ, surroundings.folder)
+    logs.hold(verbose=settings["verbose"])
     listener.wake_in_step()
     receiver = Receiver(listener, page, rules_of(settings))
     threading.Thread(target=receiver.run, name="receiver", daemon=True).start()

@@ -37,7 +37,8 @@ def test_a_journal_that_reads_nothing(
     monkeypatch.setattr(log, "_JOURNAL", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(path)
-        log.set_up("journal", file=None, folder=tmp_path, session="s", verbose=False)
+        log.hold(verbose=False)
+        log.set_up("journal", file=None, folder=tmp_path, session="s")
 
         def write() -> None:
             for number in range(2000):  # more than a datagram socket's queue takes
@@ -94,3 +95,31 @@ def test_where_pid_1_logs(environ: dict[str, str], tmp_path: Path, kind: str) ->
         text = "first\n" + Path(environ["NATSUP_STATE_DIR"], "log").read_text()
     assert "first\n" in text
     assert "session for sh" in text
+
+
+def test_what_comes_before_the_log_is_in_it(top: logging.Logger, tmp_path: Path) -> None:
+    log.hold(verbose=False)
+    logging.getLogger("natsup.calls").warning("early")
+    logging.getLogger("natsup.calls").debug("not asked for")
+    for number in range(log.Held.MOST):
+        top.info("line %d", number)
+    log.set_up("file", file=None, folder=tmp_path, session="s")
+    top.info("late")
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[0].endswith("WARNING early [s]")
+    assert lines[-1].endswith("INFO    late [s]")
+    assert len(lines) == log.Held.MOST + 1
+
+
+def test_where_no_file_can_be_written_the_journal_is_told(
+    top: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "journal", tmp_path / "file"
+    folder.write_text("in the way")
+    monkeypatch.setattr(log, "_JOURNAL", str(path))
+    log.hold(verbose=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(path))
+        top.warning("no journal")
+        log.set_up("file", file=None, folder=folder, session="s")
+        assert journal.recv(4096).endswith(b"no journal\n")
