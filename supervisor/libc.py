@@ -6,6 +6,7 @@ ctypes releases the interpreter's lock during a call, which `Listener` depends o
 
 import ctypes
 import os
+import struct
 import sys
 from collections.abc import Sequence
 
@@ -14,24 +15,12 @@ from natsup.supervisor import abi
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-
 class _SockFprog(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 _libc.syscall.restype = ctypes.c_long
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
-_libc.process_vm_readv.argtypes = (
-    ctypes.c_int,
-    ctypes.POINTER(_IoVec),
-    ctypes.c_ulong,
-    ctypes.POINTER(_IoVec),
-    ctypes.c_ulong,
-    ctypes.c_ulong,
-)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 _libc.bind.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.execvp.argtypes = (ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p))
@@ -110,23 +99,31 @@ def same_descriptors(one: int, other: int) -> bool:
 
 
 class Reader:
-    """process_vm_readv(2) into one buffer that is kept, for the path every bind() takes."""
+    """process_vm_readv(2) into one buffer that is kept, for the path every bind() takes.
+
+    What ctypes need not convert at every call is made once; that is a third of its time.
+    """
+
+    _VECTORS = struct.Struct("@PNPN")  # two struct iovec: here and there, base and length of each
 
     def __init__(self, capacity: int) -> None:
-        self._buffer = ctypes.create_string_buffer(capacity)
-        self._local = _IoVec(ctypes.addressof(self._buffer), capacity)
-        self._remote = _IoVec(0, 0)
-        self._local_ref = ctypes.byref(self._local)
-        self._remote_ref = ctypes.byref(self._remote)
+        buffer = (ctypes.c_char * capacity)()
+        vectors = (ctypes.c_char * self._VECTORS.size)()
+        self._base = ctypes.addressof(buffer)
+        self._data = memoryview(buffer).cast("B")
+        self._vectors = vectors
+        here = ctypes.addressof(vectors)
+        one, no_flags = ctypes.c_ulong(1), ctypes.c_ulong(0)
+        there = ctypes.c_void_p(here + self._VECTORS.size // 2)
+        self._rest = (ctypes.c_void_p(here), one, there, one, no_flags)
 
     def read(self, tid: int, address: int, length: int) -> bytes:
         """``length`` bytes, at most the capacity, of a thread's memory. Raises OSError."""
-        self._local.length = self._remote.length = length
-        self._remote.base = address
-        count = _libc.process_vm_readv(tid, self._local_ref, 1, self._remote_ref, 1, 0)
+        self._VECTORS.pack_into(self._vectors, 0, self._base, length, address, length)
+        count = _libc.process_vm_readv(tid, *self._rest)
         if count == -1:
             raise _error()
-        return self._buffer.raw[:count]
+        return bytes(self._data[:count])
 
 
 def bind(fd: int, address: bytes, length: int | None = None) -> int:

@@ -88,12 +88,14 @@ class Receiver:
             os.eventfd_write(self.wake, 1)
 
     def _sort(self) -> None:
-        notification, tid, _, number, arch, _, *arguments = self._page.received()
+        received = self._page.received()
+        notification = received[0]
         try:
-            if is_probe(self._page.received()):
+            if is_probe(received):
                 taken = self._listener.answer(notification, ENOTUNIQ)
             else:
-                taken = self._consider(notification, tid, number, arch, tuple(arguments))
+                _, tid, _, number, arch, _ = received[:6]
+                taken = self._consider(notification, tid, number, arch, received[6:])
         except Exception:
             log.exception("a call could not be judged and was passed")
             taken = False
