@@ -45,12 +45,17 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     logging.getLogger("natsup").addHandler(logging.NullHandler())  # the report says it all
 
     from natsup.supervisor import doctor_report
-    from natsup.supervisor.doctor_findings import findings, works
+    from natsup.supervisor.doctor_findings import works
+    from natsup.supervisor.doctor_router import of_network
+    from natsup.supervisor.doctor_system import of_system
 
     facts = _look(interface=options.interface, url=options.gateway)
     if isinstance(facts, signal.Signals):
         return guard.end_as(facts)
-    found = findings(facts)
+    found = [
+        *of_system(facts.kernel, facts.rights, facts.folder),
+        *of_network(facts.network, facts.router),
+    ]
     if options.json:
         print(json.dumps(doctor_report.as_json(found), indent=2))
     else:
@@ -108,6 +113,6 @@ def _url(text: str) -> str:
 
 
 def _interface(name: str) -> str:
-    if "/" in name or not os.path.exists(f"/sys/class/net/{name}"):
+    if "/" in name or name in (".", "..", "") or not os.path.exists(f"/sys/class/net/{name}"):
         raise argparse.ArgumentTypeError(f"there is no {name!r} here; ip link lists what there is")
     return name

@@ -31,10 +31,10 @@ class Kernel:
 
     release: str
     machine: str
-    libseccomp: str  # its version and the bindings that are used, "" if it cannot be used
-    libseccomp_error: str  # why it cannot be used
+    libseccomp: str  # its version and the bindings that are used
+    libseccomp_error: str  # why it cannot be used; both are "" if seccomp() cannot be called
     inside_natsup: bool  # the supervisor that watches this process is another natsup
-    # The next three need libseccomp, and the last two of them the first; None: not tried
+    # None: not tried, for want of libseccomp, or of a listener
     listener: Tried | None
     wait_killable: Tried | None
     in_step: Tried | None

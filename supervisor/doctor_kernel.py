@@ -13,13 +13,15 @@ import trio
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import abi, libc
-from natsup.supervisor.doctor_facts import Folder, Kernel, Rights
+from natsup.supervisor.doctor_facts import Folder, Kernel, Rights, Tried
 from natsup.supervisor.doctor_trials import attempt, look_into
 from natsup.supervisor.endings import Endings, Watched
 from natsup.supervisor.filter import Filter, FilterRefused, build, under_natsup
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.surroundings import ends_everything, parent_needed
 from natsup.supervisor.target import cookie
+
+_SECCOMP = {"x86_64": 317, "aarch64": 277}  # seccomp(2)'s number, by uname(2)'s machine
 
 # linux/io_uring.h; the calls have the same numbers on every architecture
 _SYS_IO_URING_SETUP, _SYS_IO_URING_REGISTER = 425, 427
@@ -32,9 +34,12 @@ _IO_URING_PARAMS = 120  # bytes
 def look_at_kernel() -> Kernel:
     """Everything that needs no other process."""
     name = os.uname()
-    built, version, reason = _libseccomp()
-    listener = wait_killable = in_step = None
+    built, version, reason = None, "", ""
+    listener = _forbidden(name.machine)
+    wait_killable = in_step = None
     gives_up = False
+    if listener is None:
+        built, version, reason = _libseccomp()
     if built is not None:
         wanted = abi.SECCOMP_FILTER_FLAG_NEW_LISTENER
         listener = attempt(lambda: _install(built, wanted))
@@ -61,6 +66,18 @@ def look_at_kernel() -> Kernel:
         io_uring_bind=attempt(_io_uring_bind),
         io_uring_disabled=_number("/proc/sys/kernel/io_uring_disabled"),
     )
+
+
+def _forbidden(machine: str) -> Tried | None:
+    """Why seccomp() itself cannot be called, if so. libseccomp calls it too, and says less.
+
+    An empty program is EINVAL to the kernel, whoever asks; anything else comes from a sandbox.
+    """
+    number = _SECCOMP.get(machine)
+    if number is None:
+        return None
+    tried = attempt(lambda: libc.seccomp_set_filter(number, b"", 0))
+    return None if tried.error == errno.EINVAL else tried
 
 
 def _libseccomp() -> tuple[Filter | None, str, str]:

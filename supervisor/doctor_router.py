@@ -1,0 +1,173 @@
+"""What `natsup doctor` makes of the network and of its router. Pure."""
+
+from ipaddress import IPv4Address, IPv4Network
+
+from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
+from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
+from natsup.supervisor.doctor_findings import Finding, Level
+
+
+def of_network(network: Network, router: Router | None) -> list[Finding]:
+    """The findings, from this host outwards. See `of_system`."""
+    found = [_route(network)]
+    if network.used is not None:
+        found.append(_traffic(network, network.used))
+    if router is not None:
+        found.append(_router(router, network))
+        if not router.reason:
+            found.append(_external(router))
+        if router.mapping is not None:
+            found.append(_mapping(router.mapping))
+    return found
+
+
+def _route(network: Network) -> Finding:
+    name = ("default-route", "Way to the router")
+    used = network.used
+    if used is None:
+        advice = "connect this host to a router, or name one: --interface IF, --gateway URL"
+        return Finding(*name, Level.PROBLEM, network.reason, advice)
+    found = f"{used.gateway} by {used.interface}, from {network.address}"
+    others = [way for way in network.ways if way != used]
+    if not others:
+        return Finding(*name, Level.OK, found)
+    listed = ", ".join(_way(way) for way in others)
+    return Finding(
+        *name,
+        Level.NOTE,
+        f"{found}; there is also {listed}",
+        "if that is not the router to ask, choose: --interface IF",
+    )
+
+
+def _way(way: Way) -> str:
+    return f"{way.gateway} by {way.interface}" if way.gateway else way.interface
+
+
+def _traffic(network: Network, used: Way) -> Finding:
+    name = ("vpn", "Way to the Internet")
+    traffic = network.traffic
+    if traffic is None:
+        found = "the kernel knows no way to the Internet"
+        return Finding(*name, Level.WARNING, found, "look at the routes: ip route")
+    if traffic.interface == used.interface:
+        return Finding(*name, Level.OK, "the same")
+    source = f" from {network.traffic_address}" if network.traffic_address else ""
+    return Finding(
+        *name,
+        Level.WARNING,
+        f"traffic leaves by {_way(traffic)}{source} (a VPN?), while ports are opened on the router"
+        f" at {used.gateway}: answers to who comes in there may go astray",
+        f"exempt the program from the VPN, or choose the way in: --interface {traffic.interface}",
+    )
+
+
+def _router(router: Router, network: Network) -> Finding:
+    name = ("router", "Router")
+    if not router.reason:
+        return Finding(*name, Level.OK, f"speaks UPnP at {router.location}")
+    if router.given:
+        advice = "is --gateway the URL of its description, as natsup status shows it?"
+        return Finding(*name, Level.PROBLEM, router.reason, advice)
+    page = f"http://{network.used.gateway}" if network.used is not None else "its settings"
+    return Finding(
+        *name,
+        Level.PROBLEM,
+        router.reason,
+        f"switch UPnP (also called UPnP IGD, or automatic port forwarding) on in the router,"
+        f" often at {page}; a firewall on this host has to let answers from UDP port 1900 in",
+    )
+
+
+_CARRIER = IPv4Network("100.64.0.0/10")  # RFC 6598
+_DS_LITE = IPv4Network("192.0.0.0/29")  # RFC 6333, section 5.7
+_ASK_PROVIDER = "ask the provider for a public IPv4 address; natsup cannot help here"
+
+
+def _external(router: Router) -> Finding:
+    name = ("external-address", "External address")
+    try:
+        address = IPv4Address(router.external or "")
+    except ValueError:
+        address = None
+    if address is None or address.is_unspecified:
+        return Finding(
+            *name,
+            Level.WARNING,
+            "the router names none",
+            "is the router connected to the Internet, and not behind another router?",
+        )
+    if address in _CARRIER or address in _DS_LITE:
+        found = f"{address}: the provider shares one address among many (carrier NAT)"
+        return Finding(*name, Level.PROBLEM, found, _ASK_PROVIDER)
+    if address.is_global:
+        return Finding(*name, Level.OK, f"{address}, a public one")
+    return Finding(
+        *name,
+        Level.WARNING,
+        f"{address} is private: the router is behind another one, which lets nobody in"
+        " (double NAT)",
+        "switch one of the two to bridge mode, or have the outer one forward everything to the"
+        " inner one (often called DMZ or exposed host)",
+    )
+
+
+_BIND_WAITS = 0.5  # seconds, see natsup.supervisor.options
+
+
+def _mapping(mapping: TrialMapping) -> Finding:
+    name = ("test-mapping", "Test mapping")
+    port, outcome, seen = mapping.port, mapping.outcome, mapping.seen
+    if not isinstance(outcome, Mapped):
+        what = f"{port} was not mapped: {outcome}" if port else f"nothing was mapped: {outcome}"
+        return Finding(*name, Level.PROBLEM, _with_removal(what, mapping), _why_not(mapping))
+    took = f"{port} mapped in {mapping.seconds * 1000:.0f} ms"
+    if isinstance(seen, Ignored | Conflict):
+        return Finding(
+            *name,
+            Level.PROBLEM,
+            _with_removal(f"{took}, says the router, but its table does not have it", mapping),
+            "is the table full? Delete old entries in the router, or restart it",
+        )
+    if mapping.removal in (Removal.FAILED, None):
+        found = f"{took}, and could not be removed; it leads to a port that nobody uses"
+        return Finding(*name, Level.WARNING, found, "natsup clean removes it once that is possible")
+    if isinstance(seen, Unknown) or seen is None:
+        return Finding(
+            *name,
+            Level.WARNING,
+            f"{took} and removed, but the router does not show its table ({seen or 'no answer'}):"
+            " that another host has a port is seen only if the router refuses it",
+            "look for newer firmware",
+        )
+    if mapping.seconds > _BIND_WAITS:
+        return Finding(
+            *name,
+            Level.WARNING,
+            f"{took}, seen and removed: bind() waits for {_BIND_WAITS} s only, and what comes later"
+            " cannot make it fail any more",
+            f"natsup exec --timeout {mapping.seconds * 1.5:.1f}",
+        )
+    if outcome.lease == 0:
+        return Finding(
+            *name,
+            Level.NOTE,
+            f"{took}, seen and removed; the router keeps what it maps until it is told otherwise",
+            "should natsup ever be killed, natsup clean removes what it left",
+        )
+    return Finding(*name, Level.OK, f"{took}, seen in the router's table, and removed")
+
+
+def _with_removal(found: str, mapping: TrialMapping) -> str:
+    if mapping.removal is Removal.FAILED:
+        return f"{found}; natsup clean is to be run, should it be there after all"
+    return found
+
+
+def _why_not(mapping: TrialMapping) -> str:
+    outcome = mapping.outcome
+    if isinstance(outcome, Ignored | Unknown) and outcome.silent:
+        return "the router is overloaded or its UPnP hangs: restart it"
+    if isinstance(outcome, Ignored) and outcome.slow:
+        return "look in the router's settings whether this host may open ports by itself"
+    return "look in the router's settings for UPnP and its table of port forwardings"
