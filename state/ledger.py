@@ -293,16 +293,15 @@ class Ledger:
             entry.due = self._next(entry)
             return self._settle(entry, now)
         entry.exists, entry.expires = False, None
-        lost = entry.confirmed and isinstance(outcome, Ignored)
         self._refused(entry, outcome, now)
         if not entry.wanted:
             return self._drop(entry)
-        if lost:
+        if isinstance(outcome, Ignored):
             entry.losses += 1
             if entry.losses == 1:
                 entry.state = State.PENDING
                 return self._add(entry)
-            # Somebody takes it away again and again, and is not to be fought with.
+            # Who takes it away again and again, user or router, is not to be fought with.
             entry.due = now + self._doubled(self.policy.retry, entry.losses - 2)
         return [entry.note()]
 
