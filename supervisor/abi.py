@@ -8,6 +8,8 @@ import struct
 
 # --- seccomp(2) ---------------------------------------------------------------------------------
 
+# Its number, by uname(2)'s machine
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "i686": 354, "armv7l": 383}
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_GET_ACTION_AVAIL = 2  # Linux 4.14
 SECCOMP_RET_USER_NOTIF = 0x7FC00000

@@ -68,12 +68,21 @@ def _bindings() -> ModuleType:
 def build(machine: str | None = None) -> "Filter":
     """The filter, built by libseccomp. Raises `FilterRefused`.
 
-    ``machine`` as uname(2) names it, if not this one.
+    ``machine`` as uname(2) names it, if not this one. libseccomp tries seccomp() itself when it is
+    loaded, so that a sandbox shows here, if not later.
     """
-    lib = _bindings()
+    refusal = _refusal()
+    if refusal is not None:
+        raise FilterRefused(refusal)
+    try:
+        return _build(_bindings(), machine or os.uname().machine)
+    except (OSError, RuntimeError) as error:
+        raise FilterRefused(f"libseccomp cannot build the filter: {error}") from error
+
+
+def _build(lib: ModuleType, own: str) -> "Filter":
     rules = lib.SyscallFilter(lib.ALLOW)
     rules.set_attr(lib.Attr.ACT_BADARCH, lib.ALLOW)
-    own = machine or os.uname().machine
     if own in ARCHITECTURES:
         rules.remove_arch(lib.Arch.NATIVE)
         for name in ARCHITECTURES[own]:
@@ -154,8 +163,8 @@ _HELP = {
         "another program already supervises this one by seccomp notification"
         " and the kernel allows only one: run natsup outside of it, not inside"
     ),
-    errno.ENOSYS: "this kernel has no seccomp filters: natsup needs Linux 5.0 or newer",
-    errno.EINVAL: "this kernel has no seccomp user notification: natsup needs Linux 5.0 or newer",
+    errno.ENOSYS: "this kernel has no seccomp filters: natsup needs Linux 5.10 or newer",
+    errno.EINVAL: "this kernel has no seccomp user notification: natsup needs Linux 5.10 or newer",
     errno.EPERM: (
         "this sandbox forbids seccomp(): under systemd add 'seccomp' to SystemCallFilter=,"
         " in a container allow it in the seccomp profile"
@@ -170,8 +179,9 @@ def install(wanted_filter: Filter) -> int:
     no_new_privs is set only where the kernel asks for it (EACCES: no CAP_SYS_ADMIN), because it
     would also take the powers of sudo away. Raises `FilterRefused`.
     """
-    if _kills(wanted_filter.number):
-        raise FilterRefused(_HELP[errno.EPERM])
+    refusal = _refusal()
+    if refusal is not None:
+        raise FilterRefused(refusal)
     wanted = abi.SECCOMP_FILTER_FLAG_NEW_LISTENER | abi.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
     tries = [wanted, abi.SECCOMP_FILTER_FLAG_NEW_LISTENER]  # before Linux 5.19 the first is EINVAL
     privileged = True
@@ -190,18 +200,22 @@ def install(wanted_filter: Filter) -> int:
                 ) from error
 
 
-def _kills(number: int) -> bool:
-    """Does a sandbox kill whoever calls seccomp()? That is what systemd's SystemCallFilter= does
-    without SystemCallErrorNumber=. A child finds out."""
+def _refusal() -> str | None:
+    """Why a sandbox will not let this process call seccomp(), if there is one. A child finds out,
+    because the sandbox may kill: systemd's SystemCallFilter= does, without SystemCallErrorNumber=.
+    """
+    number = abi.SYS_SECCOMP.get(os.uname().machine)
+    if number is None or not _filtered():
+        return None
 
     def attempt() -> None:
         libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
-        libc.seccomp_has_notifications(number)
+        os._exit(libc.seccomp_notifications_available(number))
 
-    if not _filtered():
-        return False
     status = child.run(attempt)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
+        return _HELP[errno.EPERM]
+    return _HELP.get(os.waitstatus_to_exitcode(status))
 
 
 def _filtered() -> bool:

@@ -59,12 +59,12 @@ def seccomp_set_filter(number: int, program: bytes, flags: int) -> int:
     )
 
 
-def seccomp_has_notifications(number: int) -> bool:
-    """seccomp(2), SECCOMP_GET_ACTION_AVAIL: the one call of it that changes nothing."""
+def seccomp_notifications_available(number: int) -> int:
+    """seccomp(2), SECCOMP_GET_ACTION_AVAIL: the one call of it that changes nothing. 0 or errno."""
     action = ctypes.c_uint32(abi.SECCOMP_RET_USER_NOTIF)
     operation = ctypes.c_uint(abi.SECCOMP_GET_ACTION_AVAIL)
     found = _libc.syscall(ctypes.c_long(number), operation, ctypes.c_uint(0), ctypes.byref(action))
-    return bool(found == 0)
+    return 0 if found == 0 else ctypes.get_errno()
 
 
 def ioctl(fd: int, request: int, address: int) -> None:

@@ -39,8 +39,13 @@ def test_inside_another_supervisor(layout: list[str]) -> None:
         ("ERRNO(22)", "natsup: this kernel has no seccomp user notification"),
     ],
 )
-def test_in_a_sandbox_that_forbids_it(layout: list[str], action: str, message: str) -> None:
-    done = in_a_sandbox(action, "seccomp", *layout, "--", "echo", "never")
+@pytest.mark.parametrize("cached", [True, False], ids=["filter cached", "no filter cached"])
+def test_in_a_sandbox_that_forbids_it(
+    layout: list[str], action: str, message: str, cached: bool
+) -> None:
+    if cached:
+        assert run([NATSUP, "exec", "--", "true"]).returncode == 0
+    done = in_a_sandbox(action, "seccomp", *layout, "--", "echo", "never", cached=cached)
     assert (done.returncode, done.stdout) == (125, "")
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
@@ -71,7 +76,9 @@ def test_without_dev_null(layout: list[str], closed: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def in_a_sandbox(action: str, call: str, *words: str) -> "subprocess.CompletedProcess[str]":
+def in_a_sandbox(
+    action: str, call: str, *words: str, cached: bool = True
+) -> "subprocess.CompletedProcess[str]":
     """`natsup exec` under a filter that does ``action`` (libseccomp's) for one system call."""
     sandbox = (
         "import os, sys, pyseccomp as s\n"
@@ -80,7 +87,9 @@ def in_a_sandbox(action: str, call: str, *words: str) -> "subprocess.CompletedPr
         "f.load()\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
-    return run([sys.executable, "-c", sandbox, NATSUP, "exec", *words])
+    script = 'mkdir -p /var/cache && mount -t tmpfs none /var/cache && exec "$@"'
+    prefix = [] if cached else ["unshare", "--mount", "sh", "-c", script, "sh"]
+    return run([*prefix, sys.executable, "-c", sandbox, NATSUP, "exec", *words])
 
 
 def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
