@@ -1,0 +1,30 @@
+"""Servers of all kinds: reachable from the Internet while they live, and not after."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.lab import LAN1, Lab
+from tests.programs.running import Running
+from tests.programs.servers import SERVERS, Question, Server
+
+
+def answered(lab: Lab, question: Question) -> bool:
+    protocol, number = question.port.split("/")
+    return question.answer in (lab.fetch(protocol, int(number), question.text) or b"")
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=[server.name for server in SERVERS])
+def test_reachable_until_it_is_killed(lab: Lab, tmp_path: Path, server: Server) -> None:
+    folder = tmp_path / server.name
+    folder.mkdir()
+    program = Running(lab, folder, server.command(folder))
+    ports = {question.port: LAN1 for question in server.questions}
+    lab.wait_for(lambda: lab.table() == ports)
+    for question in server.questions:
+        lab.wait_for(lambda asked=question: answered(lab, asked))  # type: ignore[misc]
+    assert lab.table() == ports
+    program.kill()
+    lab.wait_for(lambda: lab.table() == {})
+    for question in server.questions:
+        assert not answered(lab, question)
