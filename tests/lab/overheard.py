@@ -1,0 +1,38 @@
+"""What the router is asked, heard on its LAN: neither natsup nor the router is asked about it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.lab.lab import Lab
+
+# packet(7): all of IPv4 that comes in, without its Ethernet header.
+_SOURCE = """
+import socket
+heard = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+heard.bind(("lan", 0x0800))
+print("ready", flush=True)
+while True:
+    packet = heard.recv(65535)
+    tcp = packet[(packet[0] & 15) * 4 :]
+    if packet[9] == socket.IPPROTO_TCP and tcp[2:4] == (5555).to_bytes(2):
+        print(tcp[(tcp[12] >> 4) * 4 :].decode("latin-1"), end="", flush=True)
+"""
+_PORT = re.compile(r"<NewExternalPort>(\d+)</NewExternalPort>\s*<NewProtocol>(\w+)</NewProtocol>")
+
+
+class Overheard:
+    """Listens from its making to the end of the lab."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self._path = folder / "overheard"
+        with self._path.open("wb") as file:
+            command = [sys.executable, "-c", _SOURCE]
+            lab.popen("router", command, stdout=file, stdin=subprocess.DEVNULL)
+        lab.wait_for(lambda: self._path.read_text().startswith("ready"))
+
+    def ports(self) -> list[str]:
+        """The port of each question and each order so far: ``tcp/6881``. In their order."""
+        found = _PORT.findall(self._path.read_text())
+        return [f"{protocol.lower()}/{number}" for number, protocol in found]
