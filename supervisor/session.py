@@ -10,6 +10,7 @@ import, and meanwhile whatever natsup does not act on has been answered.
 import contextlib
 import os
 import resource
+import socket
 import sys
 import threading
 
@@ -40,13 +41,36 @@ _LIMITS = (
 
 def rules_of(settings: Settings) -> Rules:
     """The rules that the user's options make."""
-    return Rules(
+    rules = Rules(
         ports=tuple(settings["ports"]),
         denied=frozenset(Port(Protocol(name), number) for name, number in settings["deny"]),
         ephemeral=settings["ephemeral"],
         may_own=settings["own_address"],
         first_unprivileged=_first_unprivileged(),
     )
+    if rules.may_own:
+        rules.own_addresses = _facing(settings)
+    return rules
+
+
+def _facing(settings: Settings) -> frozenset[bytes]:
+    """This host's address on the way to its router, as the kernel would choose it.
+
+    The search for the router has the last word; it takes longer than many a program takes to its
+    first bind, which would pass unpublished for good.
+    """
+    host = "192.0.2.1"  # RFC 5737, TEST-NET-1: by the default route
+    with contextlib.suppress(OSError, ValueError), socket.socket(type=socket.SOCK_DGRAM) as probe:
+        if settings["gateway"] is not None:
+            from natsup.upnp import trust
+
+            host = trust.read(settings["gateway"]).host
+        if settings["interface"] is not None:
+            device = settings["interface"].encode()
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        probe.connect((host, 9))  # of UDP: nothing is sent
+        return frozenset({socket.inet_aton(probe.getsockname()[0])})
+    return frozenset()
 
 
 def _first_unprivileged() -> int:

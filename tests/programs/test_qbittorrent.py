@@ -41,6 +41,17 @@ def listens(lab: Lab) -> bool:
 WEB = {"tcp/8090": LAN1}  # its web page, on the wildcard
 
 
+def test_reachable_by_the_own_address_where_asked_for(lab: Lab, tmp_path: Path) -> None:
+    program = start(lab, tmp_path / "qbittorrent", "--own-address")
+    lab.wait_for(lambda: lab.table() == {**WEB, "tcp/6881": LAN1, "udp/6881": LAN1})
+    lab.wait_for(
+        lambda: torrent.HANDSHAKE_ANSWER in (lab.fetch("tcp", 6881, torrent.HANDSHAKE) or b"")
+    )
+    lab.wait_for(lambda: torrent.SYN_ANSWER in (lab.fetch("udp", 6881, torrent.SYN) or b""))
+    program.kill()
+    lab.wait_for(lambda: lab.table() == {})
+
+
 def test_left_alone_otherwise(lab: Lab, tmp_path: Path) -> None:
     overheard = Overheard(lab, tmp_path)
     start(lab, tmp_path / "qbittorrent")

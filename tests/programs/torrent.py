@@ -13,6 +13,11 @@ HANDSHAKE_ANSWER = _PROTOCOL
 PING = b"d1:ad2:id20:somebody-on-the-netze1:q4:ping1:t2:aa1:y1:qe"  # BEP 5
 PING_ANSWER = b"1:t2:aa"
 
+# BEP 29, uTP: a connection is asked for, and granted. For programs that answer a PING only once
+# they have found others.
+SYN = b"\x41\0\x12\x34" + bytes(8) + b"\0\x10\0\0" + b"\0\1\0\0"
+SYN_ANSWER = b"\x21\0\x12\x34"
+
 
 def write(path: Path) -> str:
     """Write the torrent to a file; returns its name."""
