@@ -285,7 +285,10 @@ class Session:
         if result == 0:
             wish.claim(number)
             if port.protocol is Protocol.UDP:
-                self._udp[number] = (call.process, time.monotonic())
+                now = time.monotonic()
+                self._udp[number] = (call.process, now)
+                if self._receiver.clients.got(call.process, port.number, now):
+                    log.info("%s has got many UDP ports at once: a client, further ones pass", call)
         elif self._endings is not None:
             self._endings.unwatch(number)
         if not self._answer(call, result) and result == 0:

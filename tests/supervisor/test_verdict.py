@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import sockaddr
-from natsup.supervisor.clients import RESOLVERS, SHORT_LIVED, WINDOW, Clients
+from natsup.supervisor.clients import BURST, CROWD, RESOLVERS, SHORT_LIVED, WINDOW, Clients
 from natsup.supervisor.verdict import (
     NEVER,
     Facts,
@@ -211,6 +211,26 @@ def test_a_resolver_is_a_client_after_some_questions() -> None:
 def test_a_server_of_many_ports_is_no_client() -> None:
     clients = Clients()
     assert not any(clients.ended(7, lived=60.0, now=60.0 + n) for n in range(50))
+
+
+def test_a_resolver_is_a_client_before_its_first_answer() -> None:
+    clients = Clients()
+    found = [clients.got(7, 20000 + n, now=n * 0.5) for n in range(CROWD)]
+    assert found == [False] * (CROWD - 1) + [True]
+    assert clients.is_client(7, CROWD * 0.5)
+    assert not clients.is_client(8, CROWD * 0.5)
+    assert not clients.is_client(7, CROWD * 0.5 + WINDOW)
+
+
+def test_ports_one_by_one_or_of_several_processes_make_no_client() -> None:
+    clients = Clients()
+    assert not any(clients.got(7, n, now=n * BURST / (CROWD - 2)) for n in range(50))
+    assert not any(clients.got(n, 20000 + n, now=1e3) for n in range(50))
+
+
+def test_many_sockets_of_one_port_make_no_client() -> None:
+    clients = Clients()
+    assert not any(clients.got(7, 4433, now=0.0) for _ in range(50))
 
 
 def test_a_client_that_is_quiet_may_become_a_server() -> None:
