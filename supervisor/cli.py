@@ -30,7 +30,12 @@ def _exec(words: list[str]) -> int:
     except options.BadOption as error:
         return _complain(str(error), FAILED)
     try:
-        return run(command, words, as_parent=settings["as_parent"] or parent_needed())
+        return run(
+            command,
+            words,
+            as_parent=settings["as_parent"] or parent_needed(),
+            track_close=settings["track_close"],
+        )
     except LaunchFailed as error:
         return _complain(str(error), error.status)
 

@@ -13,9 +13,10 @@ import trio
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import abi, libc
+from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.doctor_facts import Folder, Kernel, Rights, Tried
 from natsup.supervisor.doctor_trials import attempt, look_into
-from natsup.supervisor.endings import Endings, Watched
+from natsup.supervisor.endings import Watched
 from natsup.supervisor.filter import Filter, FilterRefused, build, under_natsup
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.surroundings import ends_everything, parent_needed
@@ -130,11 +131,11 @@ def _see_an_ending() -> None:
     """Have a socket end, and the kernel tell."""
 
     async def wait() -> None:
-        source = Endings()
+        source = DestroyEvents()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             number = cookie(sock)
-            kind = socket.IPPROTO_UDP
-            source.watch(Watched(number, Port(Protocol.UDP, 1), socket.AF_INET, kind))
+            port = Port(Protocol.UDP, 1)
+            source.watch(Watched(number, port, socket.AF_INET, socket.IPPROTO_UDP, 0, 0))
         ended: list[Watched] = []
         with trio.move_on_after(1):
             ended = await source.next()

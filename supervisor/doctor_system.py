@@ -119,7 +119,7 @@ def _features(kernel: Kernel) -> Iterator[Finding]:
         kernel.endings,
         "the kernel tells when a socket ends (sock_diag)",
         Level.WARNING,
-        "ports stay forwarded until the program ends",
+        "natsup sees them by trapping close(), which makes every close() slower",
         "under systemd add AF_NETLINK to RestrictAddressFamilies=; kernels need CONFIG_INET_DIAG",
     )
 

@@ -65,22 +65,22 @@ def _bindings() -> ModuleType:
         del sys.modules["ctypes.util"], ctypes.util  # type: ignore[attr-defined]
 
 
-def build(machine: str | None = None) -> "Filter":
+def build(machine: str | None = None, *, closes: bool = False) -> "Filter":
     """The filter, built by libseccomp. Raises `FilterRefused`.
 
-    ``machine`` as uname(2) names it, if not this one. libseccomp tries seccomp() itself when it is
-    loaded, so that a sandbox shows here, if not later.
+    ``machine`` as uname(2) names it, if not this one. ``closes``: it traps close() as well.
+    libseccomp tries seccomp() itself when it is loaded, so that a sandbox shows here, if not later.
     """
     refusal = _refusal()
     if refusal is not None:
         raise FilterRefused(refusal)
     try:
-        return _build(_bindings(), machine or os.uname().machine)
+        return _build(_bindings(), machine or os.uname().machine, closes)
     except (OSError, RuntimeError) as error:
         raise FilterRefused(f"libseccomp cannot build the filter: {error}") from error
 
 
-def _build(lib: ModuleType, own: str) -> "Filter":
+def _build(lib: ModuleType, own: str, closes: bool) -> "Filter":
     rules = lib.SyscallFilter(lib.ALLOW)
     rules.set_attr(lib.Attr.ACT_BADARCH, lib.ALLOW)
     if own in ARCHITECTURES:
@@ -88,6 +88,8 @@ def _build(lib: ModuleType, own: str) -> "Filter":
         for name in ARCHITECTURES[own]:
             rules.add_arch(getattr(lib.Arch, name))
     rules.add_rule(lib.NOTIFY, "bind")  # for i386 it covers socketcall(SYS_BIND) too
+    if closes:
+        rules.add_rule(lib.NOTIFY, "close")
     fd = os.memfd_create("natsup-filter", os.MFD_CLOEXEC)
     with open(fd, "r+b", buffering=0) as file:
         rules.export_bpf(file)
@@ -119,12 +121,14 @@ class Filter:
         return cls(_NUMBER.unpack_from(body)[0], program)
 
 
-def cache_file(environ: Mapping[str, str], uid: int, machine: str) -> str | None:
+def cache_file(
+    environ: Mapping[str, str], uid: int, machine: str, *, closes: bool = False
+) -> str | None:
     """Where the built filter is kept: loading libseccomp takes a quarter of a whole launch. Pure.
 
     Root has a place of its own, whatever HOME says, so that sudo leaves nothing in the user's.
     """
-    name = f"natsup/filter-{REVISION}-{machine}"
+    name = f"natsup/filter-{REVISION}-{machine}{'-close' if closes else ''}"
     if uid == 0:
         return f"/var/cache/{name}"
     folder = environ.get("XDG_CACHE_HOME") or ""
@@ -135,20 +139,20 @@ def cache_file(environ: Mapping[str, str], uid: int, machine: str) -> str | None
     return f"{folder}/{name}"
 
 
-def load(path: str | None) -> Filter:
+def load(path: str | None, *, closes: bool = False) -> Filter:
     """The filter from the cache, else from libseccomp, and then into the cache.
 
     A cache that another user could have written is not used. Raises `FilterRefused`.
     """
     if path is None:
-        return build()
+        return build(closes=closes)
     with contextlib.suppress(OSError), open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             found = Filter.from_bytes(file.read(_LONGEST))
             if found is not None:
                 return found
-    built = build()
+    built = build(closes=closes)
     with contextlib.suppress(OSError):  # nothing is lost but time
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"

@@ -12,7 +12,8 @@ The supervisor has to be the program's ancestor where only an ancestor may look 
 before the supervisor leaves for a session of its own, and so stays in the caller's session and
 process group, on its terminal.
 
-Nothing is imported here that is not needed before the program runs.
+Nothing is imported here that is not needed before the program runs. And from the filter's
+installation to exec nothing may call what it traps, close() perhaps among it: nobody answers yet.
 """
 
 import contextlib
@@ -46,18 +47,21 @@ class LaunchFailed(Exception):
         self.status = status
 
 
-def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
+def run(command: list[str], words: list[str], *, as_parent: bool, track_close: str) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
-    ``words``: all that followed ``natsup exec``, which the supervisor reads for itself. Raises
-    `LaunchFailed`.
+    ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
+    ``track_close``: how the ends of sockets are to be seen. Raises `LaunchFailed`.
     """
     program = _Program(command)
     try:
         _occupy_standard_descriptors()
         if under_natsup():
+            _forget_coerced_locale()
             program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
-        page = Page.create([os.fsencode(text) for text in (*look().texts(), *words)])
+        surroundings = look(track_close)
+        program.closes = surroundings.closes
+        page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
     except OSError as error:
         raise LaunchFailed(f"cannot start the supervisor: {error}") from error
     if as_parent:
@@ -70,6 +74,7 @@ class _Program:
 
     def __init__(self, command: list[str]) -> None:
         self._command = command
+        self.closes = False  # is its close() to be trapped?
         # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
         self._childless = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -80,7 +85,6 @@ class _Program:
             signal.signal(number, signal.SIG_DFL)
         if self._childless:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        _forget_coerced_locale()
         words = [os.fsencode(word) for word in self._command]
         error = libc.execvp(words[0], words)
         for number in _IGNORED_BY_PYTHON:
@@ -120,9 +124,12 @@ def _in_place(program: _Program, page: Page) -> "NoReturn":
 
 def _become_program(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
+    closes = program.closes
+    path = cache_file(os.environ, os.geteuid(), os.uname().machine, closes=closes)
     try:
-        path = cache_file(os.environ, os.geteuid(), os.uname().machine)
-        listener = install(load(path))
+        wanted = load(path, closes=closes)
+        _forget_coerced_locale()
+        listener = install(wanted)
     except FilterRefused as error:
         raise LaunchFailed(str(error)) from error
     try:
@@ -132,9 +139,8 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
                 raise LaunchFailed("the guard ended before the program could start")
     except OSError as error:
         raise LaunchFailed(f"the guard could not be reached: {error.strerror}") from error
-    os.close(listener)
     try:
-        program.exec()
+        program.exec()  # which closes the listener here
     finally:
         for watcher in watchers:
             with contextlib.suppress(OSError):

@@ -89,6 +89,12 @@ def _switch(text: str) -> bool:
     raise ValueError("yes or no")
 
 
+def _tracking(text: str) -> str:
+    if text in ("auto", "events", "seccomp"):
+        return text
+    raise ValueError("auto, events or seccomp")
+
+
 def _word(text: str) -> str:
     if not text:
         raise ValueError("a name")
@@ -129,6 +135,7 @@ OPTIONS = (
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),
+    Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
     Option("log", _word, None, "FILE", "write the log here"),

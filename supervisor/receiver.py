@@ -13,6 +13,8 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
+from natsup.supervisor.abi import CLOSE
+from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import RESOLVERS, Clients
 from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import Page
@@ -62,10 +64,13 @@ class Call:
 class Receiver:
     """Runs in a thread of its own; ``taken`` and ``wake`` are how the session gets its calls."""
 
-    def __init__(self, listener: Listener, page: Page, rules: Rules) -> None:
+    def __init__(
+        self, listener: Listener, page: Page, rules: Rules, closes: Bell | None = None
+    ) -> None:
         self._listener = listener
         self._page = page
         self.rules = rules
+        self.closes = closes  # where close() is trapped as well: rung after each
         self._memory = Memory()
         self._inspector = Inspector()
         self._complained = False
@@ -90,6 +95,10 @@ class Receiver:
     def _sort(self) -> None:
         received = self._page.received()
         notification = received[0]
+        if self.closes is not None and received[3:5] in CLOSE:
+            self._listener.let_pass(notification)
+            self.closes.ring()
+            return
         try:
             if is_probe(received):
                 taken = self._listener.answer(notification, ENOTUNIQ)

@@ -22,8 +22,11 @@ from natsup.state.journal import Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
-from natsup.supervisor import clock, endings, handover
+from natsup.supervisor import clock, handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.closings import Closings
+from natsup.supervisor.destroyed import DestroyEvents
+from natsup.supervisor.endings import Endings, Watched
 from natsup.supervisor.finding import Finder
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
@@ -39,7 +42,6 @@ log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _LOOK_AT_CALLER_SECONDS = 0.05
-_LOOK_AGAIN_SECONDS = 5.0
 _EPHEMERAL_TRIES = 8
 
 
@@ -125,7 +127,8 @@ class Session:
             neighbours=self._neighbours,
         )
         self._rules = receiver.rules
-        self._endings: endings.Endings | None = None
+        self._closes = receiver.closes
+        self._endings: Endings | None = None
         self._finder = Finder(settings, self._keeper, self._rules, folder, self._neighbours)
         self._held: list[Held] = []
         self._finish = trio.Event()
@@ -150,7 +153,7 @@ class Session:
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
         try:
-            self._endings = endings.Endings()
+            self._endings = DestroyEvents() if self._closes is None else Closings(self._closes)
         except OSError as error:
             log.warning(
                 "the kernel does not tell when sockets end (%s): ports stay forwarded until the"
@@ -275,7 +278,8 @@ class Session:
             call.answered = True  # nobody waits: nothing is bound, and the wish is withdrawn
             return
         number = cookie(call.sock)
-        watched = endings.Watched(number, port, call.sock.family, call.sock.proto)
+        inode = os.fstat(call.sock.fileno()).st_ino
+        watched = Watched(number, port, call.sock.family, call.sock.proto, inode, call.process)
         if self._endings is not None:
             try:
                 self._endings.watch(watched)  # first, so that no end is missed
@@ -301,30 +305,10 @@ class Session:
 
     # --- the ends of sockets ---
 
-    async def _watch_endings(self, source: endings.Endings) -> None:
+    async def _watch_endings(self, source: Endings) -> None:
         while True:
-            try:
-                found = await source.next()
-            except endings.Overflow:
-                log.info("the kernel dropped events: looking at what is alive")
-                found = source.watched
-                unsure = found
-            else:
-                unsure = [w for w in found if w.multipath]
-            if unsure:
-                dead = await self._look_for_dead(unsure)
-                found = [w for w in found if w not in unsure or w in dead]
-            for watched in found:
-                source.unwatch(watched.cookie)
+            for watched in await source.next():
                 self._gone(watched.cookie)
-
-    async def _look_for_dead(self, unsure: list[endings.Watched]) -> list[endings.Watched]:
-        while True:
-            try:
-                return await trio.to_thread.run_sync(endings.ended, unsure)
-            except OSError as error:
-                log.warning("what has ended cannot be seen: %s", error.strerror)
-            await trio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _gone(self, number: int) -> None:
         self._keeper.release(number)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 
+from natsup.supervisor import diag
 from natsup.supervisor.abi import CAP_SYS_PTRACE
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
@@ -53,26 +54,34 @@ def _may_trace() -> bool:
 class Surroundings:
     """What the supervisor is told: it will have no standard error, and no folder to be in."""
 
-    __slots__ = ("folder", "log_to", "pid", "started")
+    __slots__ = ("folder", "log_to", "pid", "started", "track_close")
 
-    def __init__(self, pid: int, started: float, log_to: str, folder: str) -> None:
+    def __init__(
+        self, pid: int, started: float, log_to: str, folder: str, track_close: str
+    ) -> None:
         self.pid = pid  # the launcher's; in place, the program's
         self.started = started  # seconds of the wall clock
         self.log_to = log_to
         self.folder = folder  # what relative paths are relative to
+        self.track_close = track_close  # events or seccomp: how the ends of sockets are seen
+
+    @property
+    def closes(self) -> bool:
+        """Is close() to be trapped?"""
+        return self.track_close == "seccomp"
 
     def texts(self) -> list[str]:
-        return [str(self.pid), repr(self.started), self.log_to, self.folder]
+        return [str(self.pid), repr(self.started), self.log_to, self.folder, self.track_close]
 
     @classmethod
     def split(cls, texts: list[str]) -> "tuple[Surroundings, list[str]]":
         """What `texts` gave, and what followed it."""
-        pid, started, log_to, folder, *rest = texts
-        return cls(int(pid), float(started), log_to, folder), rest
+        pid, started, log_to, folder, track_close, *rest = texts
+        return cls(int(pid), float(started), log_to, folder, track_close), rest
 
 
-def look() -> Surroundings:
-    """Look round, in the launcher."""
+def look(track_close: str) -> Surroundings:
+    """Look round, in the launcher. ``track_close``: as the option of that name has it."""
     try:
         stderr = os.fstat(2)
     except OSError:
@@ -82,7 +91,10 @@ def look() -> Surroundings:
     except OSError:  # it has been removed
         folder = "/"
     pid = os.getpid()
-    return Surroundings(pid, time.time(), log_destination(os.environ, stderr, pid=pid), folder)
+    log_to = log_destination(os.environ, stderr, pid=pid)
+    if track_close == "auto":
+        track_close = "events" if diag.available() else "seccomp"
+    return Surroundings(pid, time.time(), log_to, folder, track_close)
 
 
 def log_destination(environ: Mapping[str, str], stderr: os.stat_result | None, *, pid: int) -> str:

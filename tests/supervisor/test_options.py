@@ -98,7 +98,7 @@ def test_help() -> None:
 
 
 def test_surroundings_travel_as_texts() -> None:
-    found = Surroundings(12, 1.25, "file", "/some where")
+    found = Surroundings(12, 1.25, "file", "/some where", "seccomp")
     again, rest = Surroundings.split([*found.texts(), "exec", "words"])
     assert again.texts() == found.texts()
     assert rest == ["exec", "words"]
