@@ -153,7 +153,11 @@ class Session:
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
         try:
-            self._endings = DestroyEvents() if self._closes is None else Closings(self._closes)
+            if self._closes is None:
+                self._endings = DestroyEvents()
+            else:
+                log.info("the ends of sockets are seen by trapping close()")
+                self._endings = Closings(self._closes)
         except OSError as error:
             log.warning(
                 "the kernel does not tell when sockets end (%s): ports stay forwarded until the"

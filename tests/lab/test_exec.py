@@ -21,10 +21,12 @@ from tests.nobody import as_nobody
 Start = Callable[..., Program]
 
 
-@pytest.fixture
-def start(lab: Lab, tmp_path: Path) -> Start:
+@pytest.fixture(params=["events", "seccomp"])
+def start(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    """Starts the program, in turn with each way to see the ends of its sockets."""
+
     def run(*words: str, host: str = "lan1") -> Program:
-        return Program(lab, tmp_path, *words, host=host)
+        return Program(lab, tmp_path, "--track-close", request.param, *words, host=host)
 
     return run
 

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from natsup.supervisor.abi import CLOSE
 from natsup.supervisor.filter import Filter, build, cache_file, load
 
 ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
@@ -67,6 +68,19 @@ def test_aarch64(arch: int, number: int, expected: int) -> None:
     assert run(build("aarch64").program, arch, number) == expected
 
 
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_close_is_trapped_where_asked_for(machine: str, closes: bool) -> None:
+    """By the numbers that the receiver knows it by."""
+    program = build(machine, closes=closes).program
+    theirs = {"x86_64": (X86_64, I386), "aarch64": (AARCH64, ARM)}[machine]
+    numbers = [(arch, number) for number, arch in CLOSE if arch in theirs]
+    assert len(numbers) == (3 if machine == "x86_64" else 2)
+    for arch, number in numbers:
+        assert run(program, arch, number) == (NOTIFY if closes else ALLOW)
+        assert run(program, arch, number + 1) == ALLOW
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", os.uname().machine])
 def test_it_stays_short(machine: str) -> None:
     assert len(build(machine).program) // 8 <= 14
@@ -117,3 +131,5 @@ def test_a_cache_that_others_can_write_is_not_trusted(tmp_path: os.PathLike[str]
 )
 def test_where_the_cache_is(environ: dict[str, str], uid: int, expected: str | None) -> None:
     assert cache_file(environ, uid, "m") == expected
+    closes = cache_file(environ, uid, "m", closes=True)
+    assert closes == (None if expected is None else f"{expected}-close")
