@@ -56,6 +56,15 @@ SOCKETCALL_I386 = 102  # arch/x86/entry/syscalls/syscall_32.tbl
 SYS_BIND = 2  # socketcall(2)'s own number for bind
 SOCKETCALL_BIND_ARGS = struct.Struct("=iIi")  # descriptor, address, length, all of 32 bits
 
+# What else is trapped; the numbers are the same on every architecture, but for x32's bit
+IO_URING_SETUP, LANDLOCK_RESTRICT_SELF = 425, 446
+
+
+def plain(number: int) -> int:
+    """A system call's number without x32's bit."""
+    return number & ~_X32
+
+
 # --- processes ----------------------------------------------------------------------------------
 
 PR_SET_PDEATHSIG = 1

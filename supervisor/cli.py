@@ -35,6 +35,7 @@ def _exec(words: list[str]) -> int:
             words,
             as_parent=settings["as_parent"] or parent_needed(),
             track_close=settings["track_close"],
+            io_uring=not settings["no_io_uring"],
         )
     except LaunchFailed as error:
         return _complain(str(error), error.status)

@@ -38,7 +38,7 @@ _FILES: dict[tuple[int, Protocol], str] = {
     (socket.AF_INET6, Protocol.TCP): "/proc/net/tcp6",
     (socket.AF_INET6, Protocol.UDP): "/proc/net/udp6",
 }
-_INODE = 9  # column, proc_pid_net(5)
+_LOCAL, _INODE = 1, 9  # columns, proc_pid_net(5)
 
 
 class Closings:
@@ -126,16 +126,25 @@ def look(watched: Sequence[Watched]) -> set[int]:
     for _ in range(2):
         missing = [one for one in watched if one.cookie not in found]
         for key in {(one.domain, one.port.protocol) for one in missing}:
-            with open(_FILES[key], "rb") as file:
-                inodes = listed_inodes(file)
+            inodes = listed(*key)
             found |= {one.cookie for one in missing if one.inode in inodes}
     return found
 
 
-def listed_inodes(lines: Iterable[bytes]) -> set[int]:
-    """The inodes in a table of /proc/net, its heading first. Pure."""
-    rows = (line.split() for line in lines)
-    return {int(row[_INODE]) for row in rows if len(row) > _INODE and row[_INODE].isdigit()}
+def listed(domain: int, protocol: Protocol) -> dict[int, int]:
+    """A table of /proc/net, as `read_table` has it. Blocks for some milliseconds; OSError."""
+    with open(_FILES[domain, protocol], "rb") as file:
+        return read_table(file)
+
+
+def read_table(lines: Iterable[bytes]) -> dict[int, int]:
+    """A table of /proc/net, its heading first: the ports (host order) by inode. Pure."""
+    found = {}
+    for line in lines:
+        row = line.split()
+        if len(row) > _INODE and row[_INODE].isdigit():
+            found[int(row[_INODE])] = int(row[_LOCAL].rpartition(b":")[2], 16)
+    return found
 
 
 def _ended(pidfd: int) -> bool:

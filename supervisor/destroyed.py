@@ -44,7 +44,7 @@ _GROUPS: dict[tuple[int, Protocol], int] = {
     (socket.AF_INET6, Protocol.TCP): 3,
     (socket.AF_INET6, Protocol.UDP): 4,
 }
-_KERNEL_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+KERNEL_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _LISTEN, _BOUND_INACTIVE = 10, 13
 _STATES_OF_A_SERVER = 1 << _LISTEN | 1 << _BOUND_INACTIVE
@@ -200,7 +200,7 @@ def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     for one in watched:
         key = (one.domain, one.port.protocol)
         if key not in listings:
-            listings[key] = list(diag.dump(one.domain, _KERNEL_PROTOCOLS[one.port.protocol]))
+            listings[key] = list(diag.dump(one.domain, KERNEL_PROTOCOLS[one.port.protocol]))
     missing = [one for one in watched if not _listed(one, listings[one.domain, one.port.protocol])]
     bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or _lists_bound()
     return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]

@@ -16,10 +16,11 @@ NO_STATE = 0
 # A message: struct nlmsghdr (16 bytes), then struct inet_diag_msg, linux/inet_diag.h.
 HEADER = struct.Struct("=IHHII")
 PORT_AT, PEER_PORT_AT, COOKIE_AT = 20, 22, 60
+_STATE_AT, _INODE_AT = 17, 84
 _PORT = struct.Struct("!H")
-_STATE_AT = 17
 _COOKIE = struct.Struct("=II")  # the low half first, whatever the byte order
-_LONG_ENOUGH = COOKIE_AT + _COOKIE.size
+_INODE = struct.Struct("=I")
+_LONG_ENOUGH = _INODE_AT + _INODE.size
 
 # A request: struct nlmsghdr, then struct inet_diag_req_v2 with an empty struct inet_diag_sockid.
 _REQUEST = struct.Struct("=BBBBI48x")
@@ -31,10 +32,11 @@ _REQUEST_AND_DUMP = 0x301
 class Diag:
     """What one message says of one socket."""
 
-    __slots__ = ("cookie", "peer_port", "port", "state")
+    __slots__ = ("cookie", "inode", "peer_port", "port", "state")
 
-    def __init__(self, cookie: int, port: int, peer_port: int, state: int) -> None:
+    def __init__(self, cookie: int, inode: int, port: int, peer_port: int, state: int) -> None:
         self.cookie = cookie
+        self.inode = inode  # 0: nobody has it open
         self.port = port  # host order
         self.peer_port = peer_port  # 0: none
         self.state = state  # TCP_ESTABLISHED and so on, net/tcp_states.h
@@ -57,7 +59,8 @@ def read_diag(message: bytes) -> Diag | None:
     low, high = _COOKIE.unpack_from(message, COOKIE_AT)
     (port,) = _PORT.unpack_from(message, PORT_AT)
     (peer,) = _PORT.unpack_from(message, PEER_PORT_AT)
-    return Diag(high << 32 | low, port, peer, message[_STATE_AT])
+    (inode,) = _INODE.unpack_from(message, _INODE_AT)
+    return Diag(high << 32 | low, inode, port, peer, message[_STATE_AT])
 
 
 def dump(family: int, protocol: int, states: int = EVERY_STATE) -> Iterator[Diag]:

@@ -47,13 +47,16 @@ class LaunchFailed(Exception):
         self.status = status
 
 
-def run(command: list[str], words: list[str], *, as_parent: bool, track_close: str) -> int:
+def run(
+    command: list[str], words: list[str], *, as_parent: bool, track_close: str, io_uring: bool
+) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
-    ``track_close``: how the ends of sockets are to be seen. Raises `LaunchFailed`.
+    ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
+    Raises `LaunchFailed`.
     """
-    program = _Program(command)
+    program = _Program(command, io_uring=io_uring)
     try:
         _occupy_standard_descriptors()
         if under_natsup():
@@ -72,8 +75,9 @@ def run(command: list[str], words: list[str], *, as_parent: bool, track_close: s
 class _Program:
     """What is to be run, and how it is to find what natsup changes in this process for itself."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], *, io_uring: bool) -> None:
         self._command = command
+        self.io_uring = io_uring
         self.closes = False  # is its close() to be trapped?
         # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
         self._childless = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
@@ -124,10 +128,11 @@ def _in_place(program: _Program, page: Page) -> "NoReturn":
 
 def _become_program(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
-    closes = program.closes
-    path = cache_file(os.environ, os.geteuid(), os.uname().machine, closes=closes)
+    closes, io_uring = program.closes, program.io_uring
+    machine = os.uname().machine
+    path = cache_file(os.environ, os.geteuid(), machine, closes=closes, io_uring=io_uring)
     try:
-        wanted = load(path, closes=closes)
+        wanted = load(path, closes=closes, io_uring=io_uring)
         _forget_coerced_locale()
         listener = install(wanted)
     except FilterRefused as error:

@@ -136,6 +136,7 @@ OPTIONS = (
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
+    Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
     Option("log", _word, None, "FILE", "write the log here"),

@@ -22,7 +22,7 @@ from natsup.state.journal import Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
-from natsup.supervisor import clock, handover
+from natsup.supervisor import afterwards, clock, handover
 from natsup.supervisor import log as logs
 from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
@@ -33,7 +33,7 @@ from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver
-from natsup.supervisor.reservation import Reservation, reserve
+from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie
 from natsup.supervisor.verdict import publishable
@@ -208,7 +208,8 @@ class Session:
         except Exception:
             log.exception("%s: a call failed", call)
         finally:
-            call.sock.close()  # before the answer: it keeps the port bound
+            if call.sock is not None:
+                call.sock.close()  # before the answer: it keeps the port bound
             if not call.answered:
                 self._listener.let_pass(call.notification)
             self._page.drop(call.slot)
@@ -219,7 +220,8 @@ class Session:
         """Give the call up once nobody waits for its answer any more: the kernel does not tell."""
         while self._listener.valid(held.call.notification):  # noqa: ASYNC110 - that is why
             await trio.sleep(_LOOK_AT_CALLER_SECONDS)
-        held.scope.cancel()
+        if not held.call.answered:
+            held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
         """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
@@ -239,7 +241,10 @@ class Session:
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
                             log.info("%s for %s: not mapped yet: %s", port, call, outcome)
-                        self._bind(call, reservation, port, wish)
+                        if call.on_behalf:
+                            self._bind(call, reservation, port, wish)
+                        else:
+                            await self._pass_and_look(call, reservation, port, wish)
                         return
             log.info("%s for %s: refused: %s", port, call, outcome)
             if call.wanted.port is not None:
@@ -249,6 +254,8 @@ class Session:
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
             try:
+                if call.sock is None:
+                    return reserve_unseen(call.kind, call.address.raw)
                 return reserve(call.sock, call.address.raw)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
@@ -259,6 +266,7 @@ class Session:
                 held
                 for held in self._held
                 if held.call is not call
+                and not held.call.answered
                 and held.call.address.port == call.address.port
                 and not self._listener.valid(held.call.notification)
             ]
@@ -281,29 +289,66 @@ class Session:
         if not self._listener.valid(call.notification):
             call.answered = True  # nobody waits: nothing is bound, and the wish is withdrawn
             return
-        number = cookie(call.sock)
-        inode = os.fstat(call.sock.fileno()).st_ino
-        watched = Watched(number, port, call.sock.family, call.sock.proto, inode, call.process)
-        if self._endings is not None:
-            try:
-                self._endings.watch(watched)  # first, so that no end is missed
-            except OSError as error:
-                log.warning("the end of %s will not be seen: %s", port, error.strerror)
+        assert call.sock is not None
+        kind = call.kind
+        watched = Watched(
+            cookie(call.sock), port, kind.domain, kind.protocol, kind.inode, call.process
+        )
+        self._watch(watched)  # first, so that no end is missed
         result = reservation.hand_over(call.sock)
         if result == 0:
-            wish.claim(number)
-            if port.protocol is Protocol.UDP:
-                now = time.monotonic()
-                self._udp[number] = (call.process, now)
-                if self._receiver.clients.got(call.process, port.number, now):
-                    log.info("%s has got many UDP ports at once: a client, further ones pass", call)
-        elif self._endings is not None:
-            self._endings.unwatch(number)
+            self._claim(call, watched, wish)
+        else:
+            self._unwatch(watched)
         if not self._answer(call, result) and result == 0:
-            self._receiver.untold[number] = call.address.raw
+            self._receiver.untold[watched.cookie] = call.address.raw
+
+    def _watch(self, watched: Watched) -> None:
+        if self._endings is not None:
+            try:
+                self._endings.watch(watched)
+            except OSError as error:
+                log.warning("the end of %s will not be seen: %s", watched.port, error.strerror)
+
+    def _unwatch(self, watched: Watched) -> None:
+        if self._endings is not None:
+            self._endings.unwatch(watched.cookie)
+
+    def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
+        port = watched.port
+        wish.claim(watched.cookie)
+        if port.protocol is Protocol.UDP:
+            now = time.monotonic()
+            self._udp[watched.cookie] = (call.process, now)
+            if self._receiver.clients.got(call.process, port.number, now):
+                log.info("%s has got many UDP ports at once: a client, further ones pass", call)
+
+    async def _pass_and_look(
+        self, call: Call, reservation: Reservation, port: Port, wish: Wish
+    ) -> None:
+        """Let the kernel carry the call out, and see what has become of the socket.
+
+        Between letting go of the port and the kernel's bind() another program could take it; this
+        one then gets EADDRINUSE, and the wish comes to nothing.
+        """
+        reservation.let_go()
+        call.answered = True
+        if not self._listener.let_pass(call.notification):
+            return
+        events = self._closes is None
+        watched = await afterwards.watchable(call, port, events=events)
+        if watched is None:
+            return
+        self._watch(watched)
+        # It may have ended before it was watched; a copy of it cannot.
+        if call.sock is None and await afterwards.look(call, port, events=events) is None:
+            self._unwatch(watched)
+            return
+        self._claim(call, watched, wish)
 
     def _answer(self, call: Call, number: int) -> bool:
-        call.sock.close()  # before the answer: it keeps the port bound
+        if call.sock is not None:
+            call.sock.close()  # before the answer: it keeps the port bound
         call.answered = True
         return self._listener.answer(call.notification, number)
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from natsup.supervisor import diag
+from natsup.supervisor import diag, sandbox
 from natsup.supervisor.abi import CAP_SYS_PTRACE
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
@@ -93,8 +93,15 @@ def look(track_close: str) -> Surroundings:
     pid = os.getpid()
     log_to = log_destination(os.environ, stderr, pid=pid)
     if track_close == "auto":
-        track_close = "events" if diag.available() else "seccomp"
+        track_close = "events" if _events() else "seccomp"
     return Surroundings(pid, time.time(), log_to, folder, track_close)
+
+
+def _events() -> bool:
+    """Will the kernel tell when sockets end?"""
+    if not sandbox.filtered():
+        return diag.available()
+    return sandbox.attempt(lambda: 0 if diag.available() else 1) == 0
 
 
 def log_destination(environ: Mapping[str, str], stderr: os.stat_result | None, *, pid: int) -> str:

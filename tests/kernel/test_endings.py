@@ -14,7 +14,7 @@ import trio
 from natsup.state.model import Port, Protocol
 from natsup.supervisor.abi import IPPROTO_MPTCP
 from natsup.supervisor.bell import Bell
-from natsup.supervisor.closings import Closings, listed_inodes, look
+from natsup.supervisor.closings import Closings, look, read_table
 from natsup.supervisor.destroyed import DestroyEvents, Overflow, filter_program, unlisted
 from natsup.supervisor.diag import available, dump, messages, read_diag
 from natsup.supervisor.endings import Endings, Watched
@@ -295,11 +295,11 @@ def test_broken_messages_are_passed_over(data: bytes) -> None:
     assert [read_diag(message) for _, message in messages(data) if read_diag(message)] == []
 
 
-def test_inodes_are_read_from_the_table() -> None:
+def test_a_table_is_read() -> None:
     heading = b"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"
     heading += b"  timeout inode\n"
     row = b"   0: 00000000:1B58 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0"
     row += b"        0 4242 1 0\n"
-    assert listed_inodes([heading, row]) == {4242}
-    assert listed_inodes([heading, b"   0: torn"]) == set()
-    assert listed_inodes([]) == set()
+    assert read_table([heading, row]) == {4242: 7000}
+    assert read_table([heading, b"   0: torn"]) == {}
+    assert read_table([]) == {}
