@@ -10,10 +10,10 @@ import os
 import trio
 
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import diag
-from natsup.supervisor.closings import listed
+from natsup.supervisor import closings, diag
 from natsup.supervisor.destroyed import KERNEL_PROTOCOLS
 from natsup.supervisor.endings import Watched, port_is_free
+from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.receiver import Call
 from natsup.supervisor.target import cookie
 
@@ -45,25 +45,31 @@ async def look(call: Call, port: Port, *, events: bool) -> Watched | None:
             if call.sock.getsockname()[1] == port.number:
                 number = cookie(call.sock)
     else:
-        with contextlib.suppress(OSError):
-            number = await trio.to_thread.run_sync(_by_events if events else _by_proc, call, port)
+        number = await listed(kind, port, events=events)
     if number is None:
         return None
     return Watched(number, port, kind.domain, kind.protocol, kind.inode, call.process)
 
 
-def _by_events(call: Call, port: Port) -> int | None:
-    """The cookie of a socket that is known by its inode."""
-    for found in diag.dump(call.kind.domain, KERNEL_PROTOCOLS[port.protocol]):
-        if found.inode == call.kind.inode and found.port == port.number:
+async def listed(kind: Kind, port: Port, *, events: bool) -> int | None:
+    """What a socket is known by, if the kernel lists it with this inode and port."""
+    with contextlib.suppress(OSError):
+        return await trio.to_thread.run_sync(_by_events if events else _by_proc, kind, port)
+    return None
+
+
+def _by_events(kind: Kind, port: Port) -> int | None:
+    """The cookie."""
+    for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol]):
+        if found.inode == kind.inode and found.port == port.number:
             return found.cookie
     return None
 
 
-def _by_proc(call: Call, port: Port) -> int | None:
-    """Without sock_diag no cookie can be had of it; an inode below zero does as well."""
-    found = listed(call.kind.domain, port.protocol).get(call.kind.inode)
-    return -call.kind.inode if found == port.number else None
+def _by_proc(kind: Kind, port: Port) -> int | None:
+    """Without sock_diag no cookie is to be had; the inode, below zero, does as well."""
+    found = closings.listed(kind.domain, port.protocol).get(kind.inode)
+    return -kind.inode if found == port.number else None
 
 
 def _may_be_bound(call: Call, port: Port) -> bool:
@@ -73,3 +79,11 @@ def _may_be_bound(call: Call, port: Port) -> bool:
         return False
     one = Watched(0, port, kind.domain, kind.protocol, kind.inode, call.process)
     return port.protocol is Protocol.TCP and not port_is_free(one)
+
+
+async def alive(watched: Watched, *, events: bool) -> bool:
+    """Is a socket still there that was bound before it was watched?"""
+    kind = Kind(watched.domain, 0, watched.kernel_protocol, watched.inode)
+    if await listed(kind, watched.port, events=events) is not None:
+        return True
+    return watched.port.protocol is Protocol.TCP and not port_is_free(watched)

@@ -48,13 +48,20 @@ class LaunchFailed(Exception):
 
 
 def run(
-    command: list[str], words: list[str], *, as_parent: bool, track_close: str, io_uring: bool
+    command: list[str],
+    words: list[str],
+    *,
+    as_parent: bool,
+    track_close: str,
+    io_uring: bool,
+    inherited: bool,
 ) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
     ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
-    Raises `LaunchFailed`.
+    ``inherited``: are all sockets that it is started with to be published, or those of socket
+    activation alone? Raises `LaunchFailed`.
     """
     program = _Program(command, io_uring=io_uring)
     try:
@@ -62,7 +69,7 @@ def run(
         if under_natsup():
             _forget_coerced_locale()
             program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
-        surroundings = look(track_close)
+        surroundings = look(track_close, inherited=inherited)
         program.closes = surroundings.closes
         page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
     except OSError as error:
@@ -221,6 +228,7 @@ def _supervise_child(
     from natsup.supervisor.detach import from_the_program
 
     status = FAILED
+    launcher = os.getppid()
     try:
         libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
         to_supervisor, from_program = handover.pair()
@@ -229,6 +237,7 @@ def _supervise_child(
             control.close()
             from_program.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _rename_pid(launcher)
             _run_child(program, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
@@ -246,6 +255,16 @@ def _supervise_child(
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     finally:
         os._exit(status)
+
+
+def _rename_pid(launcher: int) -> None:
+    """What the service manager meant for the launcher's pid is meant for the program's:
+    sd_listen_fds(3), sd_watchdog_enabled(3)."""
+    for name in ("LISTEN_PID", "SYSTEMD_EXEC_PID", "WATCHDOG_PID"):
+        if os.environ.get(name) == str(launcher):
+            os.environ[name] = str(os.getpid())
+            if name == "LISTEN_PID":
+                os.environ.pop("LISTEN_PIDFDID", None)  # which tells the same of a pidfd
 
 
 def _run_child(program: _Program, watchers: list[handover.End]) -> "NoReturn":

@@ -132,6 +132,7 @@ OPTIONS = (
     Option("deny", _ports, [], "PORT/PROTO,...", "never publish these"),
     Option("ephemeral", _switch, False, "", "also publish ports that the system chooses (port 0)"),
     Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
+    Option("inherited", _switch, False, "", "also publish sockets that it is started with"),
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),

@@ -28,6 +28,7 @@ from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.endings import Endings, Watched
 from natsup.supervisor.finding import Finder
+from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
@@ -83,7 +84,17 @@ def serve(
         log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
     try:
         whole = Session(
-            settings, listener, page, control, receiver, child, journal, folder, session
+            settings,
+            listener,
+            page,
+            control,
+            receiver,
+            child,
+            journal,
+            folder,
+            session,
+            pid,
+            surroundings.inherited,
         )
         trio.run(whole.run)
     except BaseException:
@@ -110,7 +121,11 @@ class Session:
         journal: Journal,
         folder: Path,
         session: str,
+        pid: int,
+        inherited: list[Inherited],
     ) -> None:
+        self._pid = pid
+        self._inherited = inherited
         self._settings = settings
         self._listener = listener
         self._page = page
@@ -173,6 +188,8 @@ class Session:
             if self._child is not None:
                 nursery.start_soon(self._reap, self._child)
             nursery.start_soon(self._wait_for_last_user)
+            for one in self._inherited:
+                nursery.start_soon(self._adopt, one)
             await self._finish.wait()
             await self._wait_for_child()
             nursery.cancel_scope.cancel()
@@ -322,6 +339,22 @@ class Session:
             self._udp[watched.cookie] = (call.process, now)
             if self._receiver.clients.got(call.process, port.number, now):
                 log.info("%s has got many UDP ports at once: a client, further ones pass", call)
+
+    async def _adopt(self, one: Inherited) -> None:
+        """Publish the port of a socket that the program was started with."""
+        port = Port(Protocol.UDP if one.udp else Protocol.TCP, one.number)
+        if not publishable(port, self._rules):
+            return
+        if self._settings["dry_run"]:
+            log.info("%s, which the program was started with, would be published", port)
+            return
+        watched = Watched(one.cookie, port, one.domain, one.protocol, one.inode, self._pid)
+        with self._keeper.wish(port) as wish:
+            self._watch(watched)
+            if await afterwards.alive(watched, events=self._closes is None):
+                wish.claim(watched.cookie)
+            else:
+                self._unwatch(watched)
 
     async def _pass_and_look(
         self, call: Call, reservation: Reservation, port: Port, wish: Wish
