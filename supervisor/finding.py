@@ -1,8 +1,8 @@
 """Finding the gateway, for as long as the session lives, and giving it to the keeper.
 
-    search ─ found ──▶ use it until it does not answer, or says that it was restarted ─┐
-      ▲  └── none ───▶ wait, ever longer, or until it says that it is there ───────────┤
-      └────────────────────────────────────────────────────────────────────────────────┘
+    search ─ found ──▶ use it until it does not answer, or was restarted ──────────┐
+      ▲  └── none ───▶ wait, ever longer, or until the one that there was is back ─┤
+      └────────────────────────────────────────────────────────────────────────────┘
 
 A gateway that is found again is looked through by the keeper: its table may be empty.
 """
@@ -65,8 +65,8 @@ class Finder:
     async def run(self) -> None:
         """Search, use, and search again, until cancelled."""
         pause, longest, reason = _FIRST_PAUSE, _LONGEST_PAUSE, ""
-        heard = trio.CancelScope()  # that of the task that listens to the router
-        listened_to = ""
+        watch = trio.CancelScope()
+        watched = ("", "")
         async with trio.open_nursery() as nursery:
             while True:
                 sign = self._sign = trio.Event()
@@ -78,10 +78,10 @@ class Finder:
                     self._missing(found)
                 else:
                     since, reason, longest = clock.now(), "", _LONGEST_PAUSE_IF_KNOWN
-                    if listened_to != (listened_to := host(found.location)):
-                        heard.cancel()
-                        heard = trio.CancelScope()
-                        nursery.start_soon(self._hear, found, heard)
+                    if watched != (watched := (found.internal_address, host(found.location))):
+                        watch.cancel()
+                        watch = trio.CancelScope()
+                        nursery.start_soon(self._watch, *watched, watch)
                     await self._use(found, sign)
                     if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
                         pause = _FIRST_PAUSE
@@ -146,15 +146,14 @@ class Finder:
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
 
-    async def _hear(self, gateway: "Igd", scope: trio.CancelScope) -> None:
-        """Listen to what the router says of itself."""
-        from natsup.upnp import notify
+    async def _watch(self, address: str, gateway: str, scope: trio.CancelScope) -> None:
+        """Look for signs that the router was restarted."""
+        from natsup.upnp.watch import watch
 
         send, receive = trio.open_memory_channel[str](1)
         with scope:
             async with trio.open_nursery() as nursery:
-                name = host(gateway.location)
-                nursery.start_soon(notify.listen, gateway.internal_address, name, send)
+                nursery.start_soon(watch, address, gateway, send)
                 async for reason in receive:
                     log.info("%s", reason)
                     self._sign.set()

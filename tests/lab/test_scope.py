@@ -1,6 +1,7 @@
 """What natsup never tells the router of, by listening to what the router is told."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +122,13 @@ def test_what_is_next_to_it_is_published(lab: Lab, tmp_path: Path) -> None:
     scope.bind("DGRAM", "INET6", f"::ffff:{LAN1}", 7005)
     wanted = {"tcp/7000", "tcp/1024", "tcp/1900", "tcp/7002", "udp/7003", "tcp/7004", "udp/7005"}
     assert lab.table() == dict.fromkeys(wanted, LAN1)
+
+
+def test_ssdp_is_everybodys(lab: Lab, tmp_path: Path) -> None:
+    """Its port can be bound by a program that shares it with nobody, under natsup or beside it."""
+    scope = Scope(lab, tmp_path)
+    with scope.asks_nothing():
+        scope.bind("DGRAM", "INET6", "", 1900)
+        assert scope.program.do("kept.pop().close()") is None
+        beside = "import socket; socket.socket(type=socket.SOCK_DGRAM).bind(('', 1900))"
+        lab.run("lan1", [sys.executable, "-c", beside], check=True)
