@@ -105,3 +105,22 @@ def test_a_router_that_refuses_everything_is_asked_again(lab: Lab, start: Start)
     jump = ["nft", "add", "rule", "inet", "nat", "prerouting", "jump", "prerouting_miniupnpd"]
     lab.run("router", jump, check=True)
     lab.wait_for(lambda: lab.table().get("tcp/7001") == LAN1, 60)
+
+
+def test_a_restart_that_nothing_else_would_show(lab: Lab, start: Start) -> None:
+    """No program binds anything, the router never tells of itself, every mapping has been seen to
+    be there once, and the router is away for less than it takes to be missed."""
+    program = start("-v")
+    for number in (7000, 7001, 7002):
+        assert program.bind(f"s{number}", number) is None
+    ours = {f"tcp/{number}": LAN1 for number in (7000, 7001, 7002)}
+    lab.wait_for(lambda: program.log().count("looked again: mapped") == 3)
+    assert lab.table() == ours
+    lab.stop_router()
+    lose_rules(lab)
+    next_second = int(time.time()) + 1  # its boot number is the time of its start, in seconds
+    lab.wait_for(lambda: time.time() >= next_second)
+    lab.start_router()
+    lab.wait_for(lambda: lab.table() == ours, 30)
+    assert "the router was restarted" in program.log()
+    assert "does not answer" not in program.log()
