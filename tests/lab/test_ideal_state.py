@@ -79,13 +79,23 @@ def test_a_foreign_rule_is_left_alone(lab: Lab, start: Start) -> None:
         assert "718" in lab.map("lan2", "tcp", 7000)
 
 
-def test_nobody_waits_a_second_time_for_a_router_that_is_silent(lab: Lab, start: Start) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+def test_nobody_waits_a_second_time_for_a_router_that_is_silent(
+    lab: Lab, start: Start, gone: bool
+) -> None:
+    """Whether its connections stay up or nothing of it is left on the LAN."""
     program = start("--timeout", "1")
     assert program.bind("first", 7000) is None
-    lab.pause_router()
+    if gone:
+        lab.run("router", ["ip", "link", "set", "lan", "down"], check=True)
+    else:
+        lab.pause_router()
     assert timed(program, "second", 7001) >= 1
     assert sum(timed(program, f"s{n}", n) for n in range(7002, 7012)) < 1
-    lab.resume_router()
+    if gone:
+        lab.run("router", ["ip", "link", "set", "lan", "up"], check=True)
+    else:
+        lab.resume_router()
     everything = {f"tcp/{number}": LAN1 for number in range(7000, 7012)}
     lab.wait_for(lambda: lab.table() == everything, 60)
     assert timed(program, "last", 7020) < 1
@@ -93,7 +103,7 @@ def test_nobody_waits_a_second_time_for_a_router_that_is_silent(lab: Lab, start:
 
 
 def test_a_router_that_refuses_everything_is_asked_again(lab: Lab, start: Start) -> None:
-    """Without its chain miniupnpd cannot make rules: error 501, as of a router that is full."""
+    """Without its chain miniupnpd cannot make rules: error 501."""
     program = start()
     assert program.bind("first", 7000) is None
     rename = "inet", "nat", "prerouting_miniupnpd"
