@@ -14,6 +14,8 @@ from tests.lab.overheard import Overheard
 from tests.lab.program import Program
 
 FIRST, LAST = 7000, 7999  # mapped before and after whatever is not to be
+# For sockets of both families on one port, and of other programs of the host.
+SHARED = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)"
 
 
 class Scope:
@@ -50,7 +52,9 @@ def test_ports_below_1024(lab: Lab, tmp_path: Path) -> None:
     with scope.asks_nothing():
         for number in (1, 53, 80, 443, 1023):
             for kind in ("STREAM", "DGRAM"):
-                scope.bind(kind, "INET", "", number)
+                for family in ("INET", "INET6"):
+                    scope.bind(kind, family, "", number, before=SHARED)
+    assert scope.program.do("len(kept)") == 20
 
 
 @pytest.mark.parametrize("kind", ["STREAM", "DGRAM"])
@@ -84,13 +88,12 @@ def test_other_addresses_and_families(lab: Lab, tmp_path: Path) -> None:
 
 def test_the_ports_that_are_never_published(lab: Lab, tmp_path: Path) -> None:
     assert {port.protocol for port in NEVER} == {Protocol.UDP}
-    # As programs of these protocols do, of which a host may have several.
-    shared = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)"
     scope = Scope(lab, tmp_path)
     with scope.asks_nothing():
         for port in NEVER:
-            scope.bind("DGRAM", "INET", "", port.number, before=shared)
-    assert scope.program.do("len(kept)") == len(NEVER) > 0
+            for family in ("INET", "INET6"):
+                scope.bind("DGRAM", family, "", port.number, before=SHARED)
+    assert scope.program.do("len(kept)") == 2 * len(NEVER) > 0
 
 
 def test_ports_that_the_user_does_not_name(lab: Lab, tmp_path: Path) -> None:
@@ -98,7 +101,8 @@ def test_ports_that_the_user_does_not_name(lab: Lab, tmp_path: Path) -> None:
     with scope.asks_nothing():
         for number in (1024, 6999, 7011, 7998, 8000, 65535):
             for kind in ("STREAM", "DGRAM"):
-                scope.bind(kind, "INET", "", number)
+                for family in ("INET", "INET6"):
+                    scope.bind(kind, family, "", number, before=SHARED)
 
 
 def test_ports_that_the_user_denies(lab: Lab, tmp_path: Path) -> None:
