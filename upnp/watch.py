@@ -27,6 +27,8 @@ log = logging.getLogger("natsup.upnp")
 _EVERY = 10.0  # seconds
 _EVERY_OF_ALL = 60.0  # where the question goes to every device on the LAN
 _LONGEST_PAUSE = 300.0  # between questions to a router that has answered none of them
+_PATIENCE = 1.5  # seconds for the first answer: it is asked for within one
+_MORE = 0.25  # seconds after one answer for the next
 _SILENT = 2  # questions in a row without an answer; a single one may have been lost
 _LEARNED = 3  # answered questions, after which each way of answering has been heard
 _APART, _FAR_APART = 10.0, 300.0  # seconds between signs: doubled by each that comes soon
@@ -70,7 +72,7 @@ class Watch:
 
     def _pause(self) -> float:
         if not self._answered:
-            return min(2.0**self._asked, _LONGEST_PAUSE)
+            return min(2.0 ** (self._asked + 1), _LONGEST_PAUSE)
         return _EVERY_OF_ALL if self._host == ssdp.MULTICAST and not self._silence else _EVERY
 
     def hear(self, said: Answer) -> None:
@@ -119,21 +121,15 @@ async def watch(address: str, gateway: str, signs: "trio.MemorySendChannel[str]"
     """Send a clause for people into ``signs`` for every sign that the router was restarted.
 
     ``address``: this host's, on the router's interface; ``gateway``: the router's. Goes on until
-    cancelled, or until nobody receives from ``signs`` any more. Where it has no address to ask
-    from it closes ``signs`` and returns; it raises nothing for what a network does.
+    cancelled, or until nobody receives from ``signs`` any more. Raises nothing for what a network
+    does.
     """
-    with signs, trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
-        try:
-            await search_from(sock, address)
-        except OSError as error:
-            log.info("the router cannot be watched: %s", error.strerror)
-            return
+    with signs:
         watching = Watch(gateway, trio.current_time())
         while True:
+            await trio.sleep_until(watching.next_deadline())
             if watching.ask_at <= trio.current_time():
-                await _ask(sock, *watching.ask(trio.current_time()))
-            with trio.CancelScope(deadline=watching.next_deadline()):
-                await _hear(sock, gateway, watching)
+                await _ask(address, gateway, watching)
             reason = watching.sign(trio.current_time())
             if reason is not None:
                 try:
@@ -142,21 +138,33 @@ async def watch(address: str, gateway: str, signs: "trio.MemorySendChannel[str]"
                     return
 
 
-async def _ask(sock: trio.socket.SocketType, host: str, targets: tuple[str, ...]) -> None:
-    for target in targets:
+async def _ask(address: str, gateway: str, watching: Watch) -> None:
+    """Ask once, and hear what is answered to it.
+
+    By a new socket each time: one that stays keeps its port from programs, if from few.
+    """
+    host, targets = watching.ask(trio.current_time())
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         try:
-            await sock.sendto(ssdp.search(target, host=host), (host, ssdp.PORT))
-        except OSError as error:  # no way there, just now
+            await search_from(sock, address)
+            for target in targets:
+                await sock.sendto(ssdp.search(target, host=host), (host, ssdp.PORT))
+        except OSError as error:  # the address or the way has gone, and may come back
             log.debug("the router cannot be asked: %s", error.strerror)
+        with trio.move_on_after(_PATIENCE) as patience:
+            while True:
+                if await _hear(sock, gateway, watching):
+                    patience.deadline = min(patience.deadline, trio.current_time() + _MORE)
 
 
-async def _hear(sock: trio.socket.SocketType, gateway: str, watching: Watch) -> None:
-    """Receive one datagram."""
+async def _hear(sock: trio.socket.SocketType, gateway: str, watching: Watch) -> bool:
+    """Receive one datagram. Was it an answer?"""
     try:
         data, (sender, _) = await sock.recvfrom(8192)
     except OSError as error:
         log.debug("nothing heard: %s", error.strerror)
-        return
+        return False
     said = ssdp.answer(data) if sender == gateway else None
     if said is not None:
         watching.hear(said)
+    return said is not None
