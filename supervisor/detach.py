@@ -37,6 +37,12 @@ def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) 
     os.chdir("/")  # or the program's folder could not be unmounted
     for number in signal.valid_signals() - _LEFT_ALONE:
         signal.signal(number, signal.SIG_IGN)
+    let_go(keep, stderr=stderr)
+
+
+def let_go(keep: Collection[int], *, stderr: bool = False) -> None:
+    """Close what is the program's: a reader of its output waits for the last writer, and a port is
+    taken until the last copy of its socket has gone. The arguments as above."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for standard in (0, 1) if stderr else (0, 1, 2):
         os.dup2(null, standard)

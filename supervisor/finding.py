@@ -22,6 +22,7 @@ from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
 from natsup.supervisor.verdict import Rules
+from natsup.upnp.ears import Ears
 
 if TYPE_CHECKING:
     from natsup.upnp.igd import Igd
@@ -53,6 +54,7 @@ class Finder:
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._sign = trio.Event()  # that the router was restarted
+        self.ears = Ears()
 
     async def searched(self) -> bool:
         """Wait for the end of the first search, within the session's start-up time-out. Has it
@@ -167,7 +169,7 @@ class Finder:
         send, receive = trio.open_memory_channel[str](1)
         with scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch, address, gateway, send)
+                nursery.start_soon(watch, address, gateway, send, self.ears)
                 async for reason in receive:
                     log.info("%s", reason)
                     self._sign.set()

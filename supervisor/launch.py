@@ -195,11 +195,10 @@ def _as_parent(program: _Program, page: Page) -> int:
     word, pid, pidfd = handover.receive(control)
     if word != handover.PROGRAM or pidfd is None:
         return _status_of_failure(supervisor)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for standard in (0, 1, 2):  # a reader of the program's output waits for its last writer
-        os.dup2(null, standard)
+    from natsup.supervisor.detach import let_go
     from natsup.supervisor.listener import Listener
 
+    let_go({listener_fd, page.fd, control.fileno(), signals, pidfd})
     listener = Listener(listener_fd)
     parent = guard.ParentGuard(listener, page, control, supervisor, signals, pid, pidfd)
     status = parent.program_status()

@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
@@ -31,10 +32,12 @@ from natsup.supervisor.target import (
     thread_group,
 )
 from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
+from natsup.upnp import ssdp
 
 log = logging.getLogger("natsup.calls")
 
 _MOST_SAID = 100
+_SSDP_GROUP = socket.inet_aton(ssdp.MULTICAST)
 
 
 class Call:
@@ -88,6 +91,16 @@ class Call:
         return f"{self.name} (pid {self.process})"
 
 
+class Wanted:
+    """A bind() of a port that natsup itself holds: it is to pass once natsup has let go of it."""
+
+    __slots__ = ("notification", "slot")
+
+    def __init__(self, notification: int, slot: int) -> None:
+        self.notification = notification
+        self.slot = slot
+
+
 class Receiver:
     """Runs in a thread of its own; ``taken`` and ``wake`` are how the session gets its calls."""
 
@@ -111,7 +124,8 @@ class Receiver:
         self._borrows = borrows
         self._confined = False  # has anybody under the filter restricted itself by Landlock?
         self.clients = Clients()
-        self.taken: deque[Call] = deque()
+        self.taken: deque[Call | Wanted] = deque()
+        self.holds_ssdp: Callable[[], bool] = lambda: False
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
@@ -187,6 +201,8 @@ class Receiver:
                 return False
             passed = judge_address(address, self.rules)
             if passed is not None:
+                if address.port == ssdp.PORT and address.ipv4 == _SSDP_GROUP:
+                    return self._take_ssdp(notification)
                 return self._passing(tid, address, passed)
             return self._consider_socket(notification, tid, fd, address)
         except Unreachable as error:
@@ -216,6 +232,8 @@ class Receiver:
             if isinstance(verdict, Pass):
                 if facts.bound and self._tell(notification, sock, address):
                     return True
+                if address.port == ssdp.PORT and facts.kind == socket.SOCK_DGRAM:
+                    return self._take_ssdp(notification)
                 return self._passing(tid, address, verdict)
             confined = self._confined or self._inspector.labelled(tid)
             taken = self._take(
@@ -237,6 +255,8 @@ class Receiver:
         facts = self._inspector.facts_of(kind, tid)
         verdict = judge_socket(address, facts, self.rules)
         if isinstance(verdict, Pass):
+            if address.port == ssdp.PORT and facts.kind == socket.SOCK_DGRAM:
+                return self._take_ssdp(notification)
             return self._passing(tid, address, verdict)
         self._say(
             logging.INFO,
@@ -279,6 +299,17 @@ class Receiver:
                 on_behalf=on_behalf,
             )
         )
+        os.eventfd_write(self.wake, 1)
+        return True
+
+    def _take_ssdp(self, notification: int) -> bool:
+        """Have natsup let go of SSDP's port, if it holds it, before the call passes."""
+        if not self.holds_ssdp():
+            return False
+        slot = self._page.keep(notification)
+        if slot is None:
+            return False
+        self.taken.append(Wanted(notification, slot))
         os.eventfd_write(self.wake, 1)
         return True
 

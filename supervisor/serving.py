@@ -33,7 +33,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
-from natsup.supervisor.receiver import Call, Receiver
+from natsup.supervisor.receiver import Call, Receiver, Wanted
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie
@@ -145,6 +145,7 @@ class Session:
         self._closes = receiver.closes
         self._endings: Endings | None = None
         self._finder = Finder(settings, self._keeper, self._rules, folder, self._neighbours)
+        receiver.holds_ssdp = lambda: self._finder.ears.holding
         self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
@@ -211,7 +212,13 @@ class Session:
             if self._receiver.failed:
                 raise RuntimeError("no calls are received any more")
             while self._receiver.taken:
-                nursery.start_soon(self._serve_call, self._receiver.taken.popleft())
+                call = self._receiver.taken.popleft()
+                if isinstance(call, Wanted):
+                    self._finder.ears.give_up()
+                    self._listener.let_pass(call.notification)
+                    self._page.drop(call.slot)
+                else:
+                    nursery.start_soon(self._serve_call, call)
 
     async def _serve_call(self, call: Call) -> None:
         held = Held(call, trio.CancelScope(), trio.Event())

@@ -1,12 +1,13 @@
-"""Searching for a router: SSDP's messages. Pure.
+"""Searching for a router, and what it tells unasked: SSDP's messages. Pure.
 
-UPnP Device Architecture 1.1, section 1.3.
+UPnP Device Architecture 1.1, sections 1.3 (search) and 1.2 (advertisement).
 
 Routers answer with all that HTTP forbids, so the reader takes what it can use and passes the rest
 over. An answer that says two things about where the description is says nothing.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 PORT = 1900
 MULTICAST = "239.255.255.250"
@@ -63,6 +64,38 @@ def answer(datagram: bytes) -> Answer | None:
         _single(fields, "USN") or "",
         _number(_single(fields, "BOOTID.UPNP.ORG")),
     )
+
+
+class Kind(Enum):
+    ALIVE = "ssdp:alive"
+    BYEBYE = "ssdp:byebye"
+    UPDATE = "ssdp:update"  # it is about to have another boot number, without a restart
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a device tells of itself unasked, in one message for each thing that it is."""
+
+    kind: Kind
+    target: str  # NT: what it is
+    bootid: int | None = None
+    location: str | None = None
+
+
+def notification(datagram: bytes) -> Notification | None:
+    """A NOTIFY; None if it is none. The boot number of an update is the one that it announces."""
+    start, fields = _read(datagram)
+    if start.split()[:2] != ["NOTIFY", "*"]:
+        return None
+    target = _single(fields, "NT")
+    try:
+        kind = Kind((_single(fields, "NTS") or "").lower())
+    except ValueError:
+        return None
+    if target is None:
+        return None
+    name = "NEXTBOOTID.UPNP.ORG" if kind is Kind.UPDATE else "BOOTID.UPNP.ORG"
+    return Notification(kind, target, _number(_single(fields, name)), _single(fields, "LOCATION"))
 
 
 def _read(datagram: bytes) -> tuple[str, list[tuple[str, str]]]:

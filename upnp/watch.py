@@ -1,26 +1,24 @@
-"""Watching the router, to see soon that it was restarted: it is asked where it is, every 10 s.
+"""Watching the router, to see soon that it was restarted: it is heard, or else asked.
 
-UPnP Device Architecture 1.1, section 1.3.2: a search may go to one device alone, and its answer
-tells the number of the device's start (BOOTID.UPNP.ORG) and where its description is. So what is
-seen is another such number, another description, or answers after a silence, with routers of UPnP
-1.0 too, which number nothing. Each is a hint to look, and proves nothing.
+What a router says unasked comes at once, and costs nothing while it says nothing (`ears`). Where it
+cannot be heard, because a firewall drops it or a program wants the port, the router is asked where
+it is, every 10 s: a search may go to one device alone, and its answer tells the number of the
+device's start (BOOTID.UPNP.ORG) and where its description is (UPnP Device Architecture 1.1, section
+1.3). It is asked in any case until it has answered, so that the number is known from the beginning.
 
-A restarted router also tells so unasked (section 1.2), to port 1900 of a multicast group. It is not
-listened to: whoever is bound to that port keeps a program that binds *:1900 without SO_REUSEADDR
-from it, and natsup must not make a program worse off. There is no way to listen without. In Linux's
-udp_lib_lport_inuse() (net/ipv4/udp.c) the wildcard is in conflict with the group's own address,
-with a socket of any device, and with an IPv6 socket that is bound to the mapped address; a member
-of the group with another port gets nothing. And many a host's firewall drops what nobody here has
-asked for, while answers come in.
+So what is seen is a goodbye, another number, another description, or answers after a silence, with
+routers of UPnP 1.0 too, which number nothing. Each is a hint to look, and proves nothing.
 """
 
 import logging
+from dataclasses import replace
 
 import trio
 
 from natsup.upnp import ssdp
 from natsup.upnp.discovery import search_from
-from natsup.upnp.ssdp import Answer
+from natsup.upnp.ears import Ears
+from natsup.upnp.ssdp import Answer, Kind, Notification
 
 log = logging.getLogger("natsup.upnp")
 
@@ -34,6 +32,9 @@ _LEARNED = 3  # answered questions, after which each way of answering has been h
 _APART, _FAR_APART = 10.0, 300.0  # seconds between signs: doubled by each that comes soon
 _SOON = 600.0  # seconds
 _MOST_VOICES = 16
+_TRUSTED = 1800.0  # seconds after which what was heard is to be heard again (section 1.2.2)
+_SETTLING = 1.0  # seconds: a router tells the same of each of its devices and services
+_ROUTER = ":device:InternetGatewayDevice:"  # in the names of both versions and of the DSL Forum
 
 
 class Watch:
@@ -55,7 +56,10 @@ class Watch:
         self._silence = 0  # questions in a row without an answer, with the one that is open
         self.ask_at = now
         self._voices: dict[tuple[str, str, str], int | None] = {}
+        self._said: dict[str, Notification] = {}  # unasked, by target
+        self._heard_until = float("-inf")
         self._reason: str | None = None
+        self._due = float("-inf")
         self._told = float("-inf")
         self._apart = _APART
 
@@ -66,6 +70,8 @@ class Watch:
             self._host = ssdp.MULTICAST if self._asked % 4 == 3 else self._gateway
             self._target = None
         self.ask_at = now + self._pause()
+        if self._answered:
+            self.ask_at = max(self.ask_at, self._heard_until)
         self._asked += 1
         self._silence += 1
         return self._host, ssdp.TARGETS if self._target is None else (self._target,)
@@ -101,15 +107,62 @@ class Watch:
         self._voices[voice] = said.bootid
         return None if before in (None, said.bootid) else "the router was restarted"
 
+    def hear_unasked(self, said: Notification, now: float) -> None:
+        """The router has told this: it is heard, and need not be asked."""
+        self._heard_until = now + _TRUSTED
+        if self._answered:
+            self.ask_at = max(self.ask_at, self._heard_until)
+        reason = self._compare_unasked(said)
+        if reason is not None:
+            self._due = now + _SETTLING
+            self._reason = reason
+
+    def deaf(self, now: float) -> None:
+        """It is not listened to any more."""
+        self._heard_until = float("-inf")
+        self.ask_at = min(self.ask_at, now)
+
+    def _compare_unasked(self, said: Notification) -> str | None:
+        """What is new in it, if that is a sign. What a router tells of other things that it is (a
+        media server, say) is passed over: they start on their own."""
+        if _ROUTER not in said.target:
+            return None
+        before = self._said.get(said.target) or self._answer_of(said)
+        if said.target not in self._said and len(self._said) >= _MOST_VOICES:
+            return None
+        if before is not None:  # what it does not say is as it was
+            bootid = before.bootid if said.bootid is None else said.bootid
+            said = replace(said, bootid=bootid, location=said.location or before.location)
+        self._said[said.target] = said
+        if said.kind is Kind.BYEBYE:
+            gone = before is not None and before.kind is Kind.BYEBYE
+            return None if gone else "the router says goodbye"
+        if before is None or said.kind is Kind.UPDATE:
+            return None
+        if before.kind is Kind.BYEBYE:
+            return "the router is back"
+        if before.bootid not in (None, said.bootid):
+            return "the router was restarted"
+        if before.location not in (None, said.location):
+            return "the router's description has moved"
+        return None
+
+    def _answer_of(self, said: Notification) -> Notification | None:
+        """What it answered of the description that it now tells of for the first time."""
+        for (_, _, location), bootid in self._voices.items():
+            if location == said.location:
+                return Notification(Kind.ALIVE, said.target, bootid, location)
+        return None
+
     def next_deadline(self) -> float:
         """When to call `ask` or `sign`."""
         if self._reason is None:
             return self.ask_at
-        return min(self.ask_at, self._told + self._apart)
+        return min(self.ask_at, max(self._due, self._told + self._apart))
 
     def sign(self, now: float) -> str | None:
         """The sign that is due by now, as a clause for people: the latest since the last one."""
-        if self._reason is None or now < self._told + self._apart:
+        if self._reason is None or now < max(self._due, self._told + self._apart):
             return None
         reason, self._reason = self._reason, None
         self._apart = min(self._apart * 2, _FAR_APART) if now - self._told < _SOON else _APART
@@ -117,7 +170,9 @@ class Watch:
         return reason
 
 
-async def watch(address: str, gateway: str, signs: "trio.MemorySendChannel[str]") -> None:
+async def watch(
+    address: str, gateway: str, signs: "trio.MemorySendChannel[str]", ears: Ears
+) -> None:
     """Send a clause for people into ``signs`` for every sign that the router was restarted.
 
     ``address``: this host's, on the router's interface; ``gateway``: the router's. Goes on until
@@ -125,17 +180,56 @@ async def watch(address: str, gateway: str, signs: "trio.MemorySendChannel[str]"
     does.
     """
     with signs:
-        watching = Watch(gateway, trio.current_time())
+        watcher = _Watcher(address, gateway, ears)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watcher.listen)
+            await watcher.run(signs)
+            nursery.cancel_scope.cancel()
+
+
+class _Watcher:
+    def __init__(self, address: str, gateway: str, ears: Ears) -> None:
+        self._address = address
+        self._gateway = gateway
+        self._ears = ears
+        self._watch = Watch(gateway, trio.current_time())
+        self._heard = trio.Event()
+
+    async def run(self, signs: "trio.MemorySendChannel[str]") -> None:
         while True:
-            await trio.sleep_until(watching.next_deadline())
-            if watching.ask_at <= trio.current_time():
-                await _ask(address, gateway, watching)
-            reason = watching.sign(trio.current_time())
+            self._heard = trio.Event()
+            with trio.move_on_at(self._watch.next_deadline()):
+                await self._heard.wait()
+            if self._watch.ask_at <= trio.current_time():
+                await _ask(self._address, self._gateway, self._watch)
+            reason = self._watch.sign(trio.current_time())
             if reason is not None:
                 try:
                     await signs.send(reason)
                 except trio.BrokenResourceError:
                     return
+
+    async def listen(self) -> None:
+        """Hear what the router says, for as long as the port may be held."""
+        try:
+            if await self._ears.open(self._address):
+                await self._hear()
+        except OSError as error:
+            log.info("what the router says unasked cannot be heard: %s", error.strerror)
+        except trio.ClosedResourceError:
+            log.info("SSDP's port is given up to the program; the router is asked instead")
+        finally:
+            self._ears.close()
+        self._watch.deaf(trio.current_time())
+        self._heard.set()
+
+    async def _hear(self) -> None:
+        while True:
+            data, sender = await self._ears.hear()
+            said = ssdp.notification(data) if sender == self._gateway else None
+            if said is not None:
+                self._watch.hear_unasked(said, trio.current_time())
+                self._heard.set()
 
 
 async def _ask(address: str, gateway: str, watching: Watch) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsup.upnp import ssdp
-from natsup.upnp.ssdp import Answer
+from natsup.upnp.ssdp import Answer, Kind, Notification
 
 URL = "http://192.168.1.1:5000/rootDesc.xml"
 
@@ -100,3 +100,44 @@ READ = Answer(URL, IGD, f"uuid:7::{IGD}", 17)
 def test_what_an_answer_says(old: str, new: str, read: Answer) -> None:
     assert old in ANSWER
     assert ssdp.answer(ANSWER.replace(old, new).encode("latin-1")) == read
+
+
+ALIVE = (
+    "NOTIFY * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nLOCATION: {}\r\nNT: " + IGD + "\r\n"
+    "NTS: ssdp:alive\r\nBOOTID.UPNP.ORG: 17\r\nNEXTBOOTID.UPNP.ORG: 18\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "read"),
+    [
+        ("", "", Notification(Kind.ALIVE, IGD, 17, URL)),
+        ("\r\n", "\n", Notification(Kind.ALIVE, IGD, 17, URL)),
+        ("NTS: ssdp:alive", "nts:SSDP:Alive", Notification(Kind.ALIVE, IGD, 17, URL)),
+        ("alive", "byebye", Notification(Kind.BYEBYE, IGD, 17, URL)),
+        ("alive", "update", Notification(Kind.UPDATE, IGD, 18, URL)),
+        ("BOOTID.UPNP.ORG: 17", "X: 17", Notification(Kind.ALIVE, IGD, None, URL)),
+        (": 17", ": -17", Notification(Kind.ALIVE, IGD, None, URL)),
+        (": 17", ": " + "1" * 5000, Notification(Kind.ALIVE, IGD, None, URL)),
+        (": 17", ": \u00b2", Notification(Kind.ALIVE, IGD, None, URL)),
+        ("LOCATION:", "X:", Notification(Kind.ALIVE, IGD, 17, None)),
+        ("HOST:", "LOCATION:", Notification(Kind.ALIVE, IGD, 17, None)),
+        ("NOTIFY", "M-SEARCH", None),
+        ("NOTIFY *", "NOTIFY /", None),
+        ("NOTIFY * HTTP/1.1", "HTTP/1.1 200 OK", None),
+        ("alive", "else", None),
+        ("NTS:", "X:", None),
+        ("NT: ", "X: ", None),
+    ],
+)
+def test_notifications(old: str, new: str, read: Notification | None) -> None:
+    text = ALIVE.format(URL).replace(old, new) if old else ALIVE.format(URL)
+    assert ssdp.notification(text.encode("latin-1")) == read
+
+
+@given(st.binary(max_size=3000))
+def test_any_bytes_of_a_notification(data: bytes) -> None:
+    for candidate in (data, b"NOTIFY * HTTP/1.1\r\nNT: x\r\nNTS: ssdp:alive\r\n" + data):
+        found = ssdp.notification(candidate)
+        assert found is None or found.target
+        assert found is None or found.bootid is None or 0 <= found.bootid < 10**10

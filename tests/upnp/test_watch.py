@@ -1,4 +1,4 @@
-"""Watching the router: when it is asked, and which answers are signs of a restart."""
+"""Watching the router: when it is asked, and what it says is a sign of a restart."""
 
 import subprocess
 import sys
@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsup.upnp import ssdp
-from natsup.upnp.ssdp import Answer
+from natsup.upnp.ears import Ears
+from natsup.upnp.ssdp import Answer, Kind, Notification
 from natsup.upnp.watch import Watch, watch
 from tests.lab.lab import LAN1, ROUTER, Lab
 
@@ -208,6 +209,143 @@ def test_it_never_asks_or_tells_too_often(steps: list[Answer | None]) -> None:
     assert all(later - earlier >= 10 for earlier, later in pairwise(told))
 
 
+# --- what it says unasked ---
+
+OLD = "urn:dslforum-org:device:InternetGatewayDevice:1"
+MEDIA = "urn:schemas-upnp-org:device:MediaServer:1"
+ALIVE, BYEBYE, UPDATE = Kind.ALIVE, Kind.BYEBYE, Kind.UPDATE
+GOODBYE, MOVED = "the router says goodbye", "the router's description has moved"
+
+
+def said(
+    kind: Kind = ALIVE, bootid: int | None = 1, location: str | None = "/a", target: str = IGD1
+) -> Notification:
+    return Notification(kind, target, bootid, location)
+
+
+def signs_of(
+    *heard: tuple[float, Notification], answered: Answer | None = None
+) -> list[tuple[float, str]]:
+    """The signs that come of what is heard, and when; before that a question was answered."""
+    watching, made = Watch(ROUTER, 0.0), []
+    watching.ask(0.0)
+    if answered is not None:
+        watching.hear(answered)
+
+    def until(now: float) -> None:
+        while (deadline := watching.next_deadline()) <= now:
+            if watching.ask_at <= deadline:
+                watching.ask(deadline)
+            reason = watching.sign(deadline)
+            if reason is not None:
+                made.append((deadline, reason))
+
+    for now, notification in heard:
+        until(now)
+        watching.hear_unasked(notification, now)
+    until(1e5)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("row", "reasons"),
+    [
+        ([], []),
+        ([said()], []),
+        ([said(), said()], []),
+        ([said(bootid=1), said(bootid=2)], [RESTARTED]),
+        ([said(bootid=1), said(bootid=2), said(bootid=2)], [RESTARTED]),
+        ([said(bootid=2), said(bootid=1)], [RESTARTED]),
+        ([said(bootid=1), said(bootid=2, location="/b")], [RESTARTED]),
+        ([said(location="/a"), said(location="/b")], [MOVED]),
+        ([said(bootid=None), said(bootid=None, location="/b")], [MOVED]),
+        ([said(bootid=None), said(bootid=None)], []),
+        ([said(bootid=None), said(bootid=1)], []),
+        ([said(bootid=1), said(bootid=None), said(bootid=2)], [RESTARTED]),
+        ([said(), said(location=None), said(location="/b")], [MOVED]),
+        ([said(BYEBYE)], [GOODBYE]),
+        ([said(BYEBYE), said(BYEBYE)], [GOODBYE]),
+        ([said(), said(BYEBYE), said()], [GOODBYE, BACK]),
+        ([said(BYEBYE), said(), said()], [GOODBYE, BACK]),
+        ([said(), said(BYEBYE), said(), said(BYEBYE)], [GOODBYE, BACK, GOODBYE]),
+        ([said(bootid=1), said(UPDATE, bootid=2), said(bootid=2)], []),
+        ([said(bootid=1), said(UPDATE, bootid=2), said(bootid=3)], [RESTARTED]),
+        ([said(target=OLD), said(target=OLD, bootid=2)], [RESTARTED]),
+        # A router has a description for each version,
+        ([said(target=IGD1), said(target=IGD2, location="/b"), said(target=IGD1)], []),
+        # and is other things as well, which start on their own.
+        ([said(target=MEDIA), said(BYEBYE, target=MEDIA), said(target=MEDIA, bootid=2)], []),
+        ([said(), said(bootid=7, location="/media", target=MEDIA), said()], []),
+    ],
+)
+def test_rows_unasked(row: Sequence[Notification], reasons: list[str]) -> None:
+    heard = [(1000.0 * number, notification) for number, notification in enumerate(row)]
+    assert [reason for _, reason in signs_of(*heard)] == reasons
+
+
+@pytest.mark.parametrize(
+    ("first", "reasons"),
+    [
+        (said(), []),
+        (said(bootid=2), [RESTARTED]),
+        (said(bootid=2, target=IGD2), [RESTARTED]),
+        (said(bootid=None), []),
+        (said(bootid=2, location="/b"), []),  # another description may have another number
+        (said(UPDATE, bootid=2), []),
+        (said(bootid=2, target=MEDIA), []),
+    ],
+)
+def test_the_first_word_is_compared_with_the_answers(
+    first: Notification, reasons: list[str]
+) -> None:
+    """A router that is restarted before it was ever heard is found out as well."""
+    assert [reason for _, reason in signs_of((50, first), answered=A)] == reasons
+
+
+def test_what_is_said_in_one_go_is_one_sign() -> None:
+    """A second is waited for the rest of it, and the last that was said is the reason."""
+    row = (0, said()), (5, said(BYEBYE)), (5.1, said(BYEBYE, target=IGD2)), (5.9, said())
+    assert signs_of(*row) == [(6.9, BACK)]
+
+
+def test_a_router_that_is_heard_is_not_asked() -> None:
+    watching = Watch(ROUTER, 0.0)
+    watching.ask(0.0)
+    watching.hear_unasked(said(), 1.0)
+    assert watching.ask_at == 2.0  # it has yet to answer, so that its number is known
+    watching.ask(2.0)
+    watching.hear(A)
+    assert watching.ask_at < 20
+    watching.hear_unasked(said(), 3.0)
+    assert watching.ask_at == 1803.0
+    watching.hear_unasked(said(), 900.0)
+    assert watching.ask_at == 2700.0
+    watching.ask(2700.0)
+    assert watching.ask_at == 2710.0
+    watching.hear_unasked(said(), 2701.0)
+    watching.deaf(2705.0)
+    assert watching.next_deadline() == 2705.0
+
+
+def test_what_is_remembered_of_what_is_said_is_bounded() -> None:
+    watching = Watch(ROUTER, 0.0)
+    for number in range(10_000):
+        watching.hear_unasked(said(target=f"{IGD1}{number}"), 0)
+    assert len(watching._said) < 20
+
+
+@given(
+    st.lists(st.tuples(st.builds(said, st.sampled_from(Kind), st.integers(0, 3)), st.floats(0, 9)))
+)
+def test_signs_are_apart_whatever_is_said(steps: list[tuple[Notification, float]]) -> None:
+    now, heard = 0.0, []
+    for notification, pause in steps:
+        now += pause
+        heard.append((now, notification))
+    times = [when for when, _ in signs_of(*heard)]
+    assert all(later - earlier >= 9.99 for earlier, later in pairwise(times))
+
+
 def datagram(bootid: int) -> bytes:
     lines = (
         "HTTP/1.1 200 OK",
@@ -228,11 +366,12 @@ class Air:
         self._send, self.signs = trio.open_memory_channel[str](1)
         self._nursery = nursery
         self.router = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        self.ears = Ears()
 
     async def watch(self, address: str = "127.0.0.1") -> None:
         self.router.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
         await self.router.bind(("127.0.0.1", ssdp.PORT))
-        self._nursery.start_soon(watch, address, "127.0.0.1", self._send)
+        self._nursery.start_soon(watch, address, "127.0.0.1", self._send, self.ears)
 
     async def answer(self, *datagrams: bytes, sender: str = "") -> tuple[str, int]:
         """Answer to the next question that is for IGD1. Returns whom."""
@@ -247,6 +386,15 @@ class Air:
             for data in datagrams:
                 await (other if sender else self.router).sendto(data, client)
         return str(client[0]), int(client[1])
+
+    async def say(self, *datagrams: bytes, sender: str = "127.0.0.1", to: str = "") -> None:
+        """What a router says unasked."""
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+            await sock.bind((sender, 0))
+            lo = trio.socket.inet_aton("127.0.0.1")
+            sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, lo)
+            for data in datagrams:
+                await sock.sendto(data, (to or ssdp.MULTICAST, ssdp.PORT))
 
 
 @pytest.fixture
@@ -316,14 +464,82 @@ async def test_it_ends_when_nobody_wants_to_know(autojump_clock: trio.testing.Mo
             air.router.close()
 
 
+def notify(kind: str, bootid: int, target: str = IGD1) -> bytes:
+    lines = (
+        "NOTIFY * HTTP/1.1",
+        f"HOST: {ssdp.MULTICAST}:{ssdp.PORT}",
+        f"LOCATION: http://{ROUTER}:5000/d.xml",
+        f"NT: {target}",
+        f"NTS: {kind}",
+        f"BOOTID.UPNP.ORG: {bootid}",
+        "",
+        "",
+    )
+    return "\r\n".join(lines).encode()
+
+
+async def test_a_goodbye_is_heard(air: Air, autojump_clock: trio.testing.MockClock) -> None:
+    await air.watch()
+    await air.answer(datagram(1))
+    await air.say(notify("ssdp:byebye", 1), sender="127.0.0.9")  # anybody
+    await air.say(notify("ssdp:byebye", 1, MEDIA), b"", b"\0", b"x" * 9000)
+    with pytest.raises(trio.WouldBlock):
+        air.signs.receive_nowait()
+    await air.say(notify("ssdp:byebye", 1))
+    assert await air.signs.receive() == GOODBYE
+    await air.say(notify("ssdp:alive", 2))
+    assert await air.signs.receive() == BACK
+    air.router.close()
+
+
+@pytest.mark.parametrize("option", [trio.socket.SO_REUSEADDR, trio.socket.SO_REUSEPORT])
+async def test_the_port_is_shared(
+    option: int, air: Air, autojump_clock: trio.testing.MockClock
+) -> None:
+    """With a program that answers searches: what is sent to this host alone is that one's."""
+    await air.watch()
+    await air.answer(datagram(1))
+    assert air.ears.holding
+    air.router.close()
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as other:
+        other.setsockopt(trio.socket.SOL_SOCKET, option, 1)
+        await other.bind(("", ssdp.PORT))
+        for _ in range(4):
+            await air.say(notify("ssdp:byebye", 1), to="127.0.0.1")
+            with trio.fail_after(10):
+                while not (await other.recvfrom(4096))[0].startswith(b"NOTIFY"):
+                    pass
+        await air.say(notify("ssdp:alive", 2))
+        assert await air.signs.receive() == RESTARTED
+
+
+async def test_the_port_is_given_up(air: Air, autojump_clock: trio.testing.MockClock) -> None:
+    await air.watch()
+    await air.answer(datagram(1))
+    await air.say(notify("ssdp:alive", 1))
+    air.router.close()
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as other:
+        with pytest.raises(OSError, match="in use"):
+            await other.bind(("", ssdp.PORT))
+        air.ears.give_up()
+        assert not air.ears.holding
+        await other.bind(("", ssdp.PORT))
+        air.router = other
+        with trio.fail_after(30):  # from now on the router is asked again
+            await air.answer(datagram(2))
+        assert await air.signs.receive() == RESTARTED
+        assert not await air.ears.open("127.0.0.1")
+
+
 WATCH = f"""
 import trio
+from natsup.upnp.ears import Ears
 from natsup.upnp.watch import watch
 
 async def main():
     send, receive = trio.open_memory_channel(0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, "{LAN1}", "{ROUTER}", send)
+        nursery.start_soon(watch, "{LAN1}", "{ROUTER}", send, Ears())
         async for sign in receive:
             print(sign, flush=True)
 
