@@ -18,6 +18,8 @@ from pathlib import Path
 
 import trio
 
+from natsup.state.happenings import Caller
+from natsup.state.history import History
 from natsup.state.journal import Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
@@ -38,6 +40,7 @@ from natsup.supervisor.verdict import publishable
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
+_WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 _LOOK_AT_CALLER_SECONDS = 0.05
 _LOOK_AGAIN_SECONDS = 5.0
 _EPHEMERAL_TRIES = 8
@@ -76,12 +79,13 @@ def serve(
     journal = Journal.create(
         folder, Header(session, pid=pid, command=command, started=surroundings.started)
     )
+    history = History(folder, session, command)
     log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):
         log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
     try:
         whole = Session(
-            settings, listener, page, control, receiver, child, journal, folder, session
+            settings, listener, page, control, receiver, child, journal, history, folder, session
         )
         trio.run(whole.run)
     except BaseException:
@@ -106,6 +110,7 @@ class Session:
         receiver: Receiver,
         child: int | None,
         journal: Journal,
+        history: History,
         folder: Path,
         session: str,
     ) -> None:
@@ -115,6 +120,7 @@ class Session:
         self._receiver = receiver
         self._child = child
         self._journal = journal
+        self._history = history
         self._control = control
         self._neighbours = Announcements(session)
         self._keeper = Keeper(
@@ -123,10 +129,13 @@ class Session:
             clock=clock.now,
             sleep_until=clock.sleep_until,
             neighbours=self._neighbours,
+            tell=history.add,
         )
         self._rules = receiver.rules
         self._endings: endings.Endings | None = None
-        self._finder = Finder(settings, self._keeper, self._rules, folder, self._neighbours)
+        self._finder = Finder(
+            settings, self._keeper, self._rules, folder, self._neighbours, history
+        )
         self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
@@ -136,10 +145,12 @@ class Session:
         if self._journal.fileno() is not None:
             self._tell_guard(handover.KEEP, fd=self._journal.fileno())
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
             left = not await self._keeper.close(_CLEAN_UP_SECONDS)
+            await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
@@ -227,7 +238,7 @@ class Session:
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
-                with self._keeper.wish(port) as wish:
+                with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
                     outcome = await self._outcome(wish)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
