@@ -13,7 +13,7 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
-from natsup.supervisor.clients import RESOLVERS, Clients
+from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import Page
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
@@ -29,6 +29,8 @@ from natsup.supervisor.target import (
 from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
 
 log = logging.getLogger("natsup.calls")
+
+_MOST_KNOWN = 1024  # clients that wait for the session to tell of them
 
 
 class Call:
@@ -62,15 +64,18 @@ class Call:
 class Receiver:
     """Runs in a thread of its own; ``taken`` and ``wake`` are how the session gets its calls."""
 
-    def __init__(self, listener: Listener, page: Page, rules: Rules) -> None:
+    def __init__(self, listener: Listener, page: Page, rules: Rules, clients: Clients) -> None:
         self._listener = listener
         self._page = page
         self.rules = rules
         self._memory = Memory()
         self._inspector = Inspector()
         self._complained = False
-        self.clients = Clients()
+        self.clients = clients
         self.taken: deque[Call] = deque()
+        # Clients that were known by their names, for the session to tell of: process, name, why
+        self.known: deque[tuple[int, str, str]] = deque(maxlen=_MOST_KNOWN)
+        self._once = Once()
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
@@ -165,8 +170,14 @@ class Receiver:
         return self._listener.answer(notification, 0)
 
     def _is_client(self, process: int, name: str) -> bool:
-        if name in RESOLVERS:
+        reason = self.clients.by_name(name)
+        if reason is not None:
+            if self._once.first(process, name):
+                self.known.append((process, name, reason))
+                os.eventfd_write(self.wake, 1)
             return True
+        if self.clients.serves(name):
+            return False
         now = time.monotonic()
         if not self.clients.is_client(process, now):
             return False

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import trio
 
-from natsup.state.happenings import Caller
+from natsup.state.happenings import Caller, Event, What
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, default_directory
+from natsup.state.journal import ClientRecord, Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.supervisor import clock, endings, handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.clients import ALL_BRIEF, MANY_AT_ONCE, Once
 from natsup.supervisor.finding import Finder
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
@@ -139,7 +140,8 @@ class Session:
         self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
-        self._udp: dict[int, tuple[int, float]] = {}
+        self._udp: dict[int, tuple[int, str, float]] = {}
+        self._clients = Once()
 
     async def run(self) -> None:
         if self._journal.fileno() is not None:
@@ -199,6 +201,8 @@ class Session:
                 raise RuntimeError("no calls are received any more")
             while self._receiver.taken:
                 nursery.start_soon(self._serve_call, self._receiver.taken.popleft())
+            while self._receiver.known:
+                self._tell_of_client(*self._receiver.known.popleft())
 
     async def _serve_call(self, call: Call) -> None:
         held = Held(call, trio.CancelScope(), trio.Event())
@@ -295,11 +299,11 @@ class Session:
         result = reservation.hand_over(call.sock)
         if result == 0:
             wish.claim(number)
-            if port.protocol is Protocol.UDP:
+            if port.protocol is Protocol.UDP and not self._receiver.clients.serves(call.name):
                 now = time.monotonic()
-                self._udp[number] = (call.process, now)
+                self._udp[number] = (call.process, call.name, now)
                 if self._receiver.clients.got(call.process, port.number, now):
-                    log.info("%s has got many UDP ports at once: a client, further ones pass", call)
+                    self._tell_of_client(call.process, call.name, MANY_AT_ONCE)
         elif self._endings is not None:
             self._endings.unwatch(number)
         if not self._answer(call, result) and result == 0:
@@ -341,10 +345,18 @@ class Session:
         self._keeper.release(number)
         self._receiver.untold.pop(number, None)
         if number in self._udp:
-            process, since = self._udp.pop(number)
+            process, name, since = self._udp.pop(number)
             now = time.monotonic()
             if self._receiver.clients.ended(process, lived=now - since, now=now):
-                log.info("pid %d asks from many UDP ports: a client, they are passed", process)
+                self._tell_of_client(process, name, ALL_BRIEF)
+
+    def _tell_of_client(self, process: int, name: str, reason: str) -> None:
+        """Once for each: it is one for as long as it goes on like that."""
+        if not self._clients.first(process, name):
+            return
+        log.info("%s (pid %d): a client (%s), its UDP ports are passed", name, process, reason)
+        self._journal.client(ClientRecord(name, process, reason), wall=time.time())
+        self._history.add(Event(What.CLIENT, None, Caller(name, process), reason))
 
     # --- guard and child ---
 

@@ -17,6 +17,7 @@ import threading
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.clients import Clients
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
@@ -102,7 +103,8 @@ def main(arguments: list[str]) -> None:
     settings, command = parse(words, os.environ, surroundings.folder)
     logs.hold(verbose=settings["verbose"])
     listener.wake_in_step()
-    receiver = Receiver(listener, page, rules_of(settings))
+    clients = Clients(settings["clients"], settings["servers"])
+    receiver = Receiver(listener, page, rules_of(settings), clients)
     threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received
