@@ -142,9 +142,9 @@ def _entries(fds: Sequence[int]) -> Iterator[Entry]:
 def append(directory: Path, lines: Sequence[bytes], *, most: int = MOST) -> None:
     """Add lines to the history. Raises OSError; what was not written is lost.
 
-    ``most``: bytes after which a file is full.
+    ``most``: bytes after which a file is full. The folder is not made: the journal has done so, and
+    one that is gone was removed by somebody who wants it to stay so.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for start in range(0, len(lines), _AT_ONCE):
         _append(directory, b"".join(lines[start : start + _AT_ONCE]), most)
 

@@ -93,12 +93,18 @@ def test_no_history(tmp_path: Path) -> None:
 def test_it_is_the_users_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        append(tmp_path / "new" / "folder", [line_of(ENTRY)])
+        for number in range(2):
+            append(tmp_path, [line_of(numbered(number))], most=10)
     finally:
         os.umask(before)
-    file = tmp_path / "new" / "folder" / NAME
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert file.parent.stat().st_mode & 0o777 == 0o700
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {NAME: 0o600, OLD: 0o600, "history.lock": 0o600}
+
+
+def test_a_folder_that_was_removed_stays_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        append(tmp_path / "gone", [line_of(ENTRY)])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_files_at_most(tmp_path: Path) -> None:
@@ -234,14 +240,14 @@ def test_a_reader_misses_nothing_while_it_is_renamed(
 
 
 async def test_a_session_writes_who_and_what(tmp_path: Path, nursery: trio.Nursery) -> None:
-    mine = History(tmp_path / "new", "4f2a-1", ["/usr/bin/rtorrent", "-n"], wall=lambda: 3600.5)
+    mine = History(tmp_path, "4f2a-1", ["/usr/bin/rtorrent", "-n"], wall=lambda: 3600.5)
     nursery.start_soon(mine.run)
     mine.add(MAPPED)
     await mine.close(5)
     mine.put(numbered(7))
     mine.add(MAPPED)
     await mine.close(5)
-    assert list(read(tmp_path / "new") or ()) == [ENTRY, numbered(7), ENTRY]
+    assert list(read(tmp_path) or ()) == [ENTRY, numbered(7), ENTRY]
 
 
 async def test_what_cannot_be_written_is_logged_once(

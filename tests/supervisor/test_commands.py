@@ -84,6 +84,7 @@ TCP, UDP = Port(Protocol.TCP, 6881), Port(Protocol.UDP, 6881)
 def past(environ: dict[str, str]) -> Path:
     """A state folder with a history, as two sessions wrote it; some of it is no history."""
     folder = Path(environ["NATSUP_STATE_DIR"])
+    folder.mkdir()
     now = time.time()
     for when, session, event in (
         (now - 7200, "one", Event(What.MAPPED, TCP, Caller("rtorrent", 12), lease=3600)),
