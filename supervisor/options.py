@@ -134,9 +134,7 @@ OPTIONS = (
     Option("ephemeral", _switch, False, "", "also publish ports that the system chooses (port 0)"),
     Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
     Option("clients", _names, [], "NAME,...|all", "never publish these programs' UDP ports"),
-    Option(
-        "servers", _names, [], "NAME,...|all", "never take these programs for clients (see README)"
-    ),
+    Option("servers", _names, [], "NAME,...|all", "publish theirs even if they look like clients"),
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),

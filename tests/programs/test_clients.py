@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,14 +129,18 @@ def serve_names(lab: Lab) -> None:
     lab.popen("wan", [sys.executable, "-c", _SERVER], stdin=subprocess.DEVNULL)
 
 
-def shown(running: Running) -> list[tuple[str, str]]:
+def shown(lab: Lab, running: Running) -> list[tuple[str, str]]:
     """The clients that `natsup status` shows, with why they are; `natsup log` tells the same."""
     (session,) = running.sessions()
-    told = [entry for entry in running.history() if entry["what"] == "client"]
-    assert [(one["program"], one["pid"], one["reason"]) for one in told] == [
-        (one["program"], one["pid"], one["reason"]) for one in session["clients"]
-    ]
-    return [(one["program"], one["reason"]) for one in session["clients"]]
+    clients: list[dict[str, Any]] = session["clients"]
+
+    def told() -> list[dict[str, Any]]:
+        return [entry for entry in running.history() if entry["what"] == "client"]
+
+    lab.wait_for(lambda: len(told()) == len(clients))
+    for one, entry in zip(clients, told(), strict=True):
+        assert all(one[key] == entry[key] for key in ("program", "pid", "reason"))
+    return [(one["program"], one["reason"]) for one in clients]
 
 
 RESOLVERS = pytest.mark.parametrize("resolver", [unbound, named])
@@ -158,7 +163,7 @@ def test_a_known_resolver_is_a_client_from_the_start(
     lab.map("lan1", "udp", 7000)  # what is heard is heard in its order
     lab.wait_for(lambda: "udp/7000" in overheard.ports())
     assert set(overheard.ports()) == {"udp/7000"}
-    assert shown(running) == [(resolver.__name__, A_RESOLVER)]
+    assert shown(lab, running) == [(resolver.__name__, A_RESOLVER)]
 
 
 @HOW
@@ -178,7 +183,7 @@ def test_an_unknown_resolver_is_learned(
     assert ask(lab, "more", NAMES, how) is not None
     lab.wait_for(lambda: lab.table() == {})
     assert set(overheard.ports()) == told
-    ((name, reason),) = shown(running)
+    ((name, reason),) = shown(lab, running)
     assert name == "answerer"
     assert reason in (MANY_AT_ONCE, ALL_BRIEF)
 
@@ -193,7 +198,7 @@ def test_a_client_by_the_users_word(lab: Lab, tmp_path: Path) -> None:
     lab.map("lan1", "udp", 7000)
     lab.wait_for(lambda: "udp/7000" in overheard.ports())
     assert set(overheard.ports()) == {"udp/7000"}
-    assert shown(running) == [("answerer", NAMED)]
+    assert shown(lab, running) == [("answerer", NAMED)]
 
 
 def test_a_server_by_the_users_word(lab: Lab, tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ def test_a_server_by_the_users_word(lab: Lab, tmp_path: Path) -> None:
     asked = 2 * CROWD
     assert ask(lab, "name", asked) is not None
     assert len(set(overheard.ports())) >= asked
-    assert shown(running) == []
+    assert shown(lab, running) == []
 
 
 def test_a_client_does_not_make_clients_of_the_others(lab: Lab, tmp_path: Path) -> None:
