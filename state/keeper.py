@@ -6,7 +6,7 @@ waiting, and their late answers go to the ledger like all others.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 
 import trio
@@ -115,10 +115,6 @@ class Keeper:
     def release(self, holder: int) -> None:
         """The socket with this cookie is no more."""
         self._carry_out(self._ledger.release(holder, self._clock()))
-
-    def claims(self) -> Mapping[int, Port]:
-        """Which socket holds which port."""
-        return self._ledger.claims
 
     def gateway_found(self, gateway: Gateway) -> None:
         """From now on the ports are kept on this gateway."""

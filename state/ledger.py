@@ -14,6 +14,7 @@ What a lease on a router means:
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
   mapping is looked for now and then, and what is missing is put back.
+* A table that is full has room again for one when one of ours is removed.
 * A gateway that did not answer once is not waited for again until it has answered something. One
   request at a time finds out whether it does.
 """
@@ -112,6 +113,7 @@ class Entry:
     confirmed: bool = False  # it has been seen
     failures: int = 0  # in a row
     losses: int = 0  # how often it was found missing since the last renewal
+    full: bool = False  # it was refused, perhaps for want of room
     given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
@@ -262,6 +264,7 @@ class Ledger:
     def _refused(self, entry: Entry, outcome: Conflict | Ignored | Unknown, now: float) -> None:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
+        entry.full = isinstance(outcome, Ignored) and outcome.full
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             pause = self.policy.slow_retry
@@ -317,6 +320,8 @@ class Ledger:
             entry.confirmed, entry.check_at = False, None
         if entry.wanted:
             return self._add(entry)
+        if removal is Removal.GONE:
+            self._offer_room(now)
         if not entry.exists:
             return self._drop(entry)
         # What is written down stays so: another session, or natsup clean, tries again.
@@ -324,6 +329,13 @@ class Ledger:
         pause = self._doubled(self.policy.recheck, entry.failures)
         entry.due = None if entry.given_up else now + pause
         return [entry.note()]
+
+    def _offer_room(self, now: float) -> None:
+        """What was refused for want of room is tried again at once."""
+        for entry in self._entries.values():
+            refused = entry.state is State.IGNORED and entry.full
+            if refused and entry.wanted and not entry.under_way:
+                entry.failures, entry.due = 0, now
 
     def _heard(self, outcome: Outcome, now: float) -> None:
         """What an answer says of the gateway as such."""

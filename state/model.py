@@ -55,6 +55,7 @@ class Ignored:
     reason: str  # for people: one short clause, no full stop
     slow: bool = False  # True: only the user can change this, so ask again rarely
     silent: bool = False  # True: the gateway did not say so, it did not answer at all
+    full: bool = False  # True: perhaps for want of room, so ask again once some has been made
 
     def __str__(self) -> str:
         return self.reason

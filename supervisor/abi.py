@@ -40,9 +40,30 @@ NOTIF_SET_FLAGS = _ioc(_WRITE, 4, 8)
 # --- architectures ------------------------------------------------------------------------------
 
 AUDIT_ARCH_I386 = 0x40000003
+_AUDIT_ARCH_X86_64, _AUDIT_ARCH_AARCH64, _AUDIT_ARCH_ARM = 0xC000003E, 0xC00000B7, 0x40000028
+_X32 = 0x40000000
+# close(2): its numbers with the architectures they are of
+CLOSE = frozenset(
+    {
+        (3, _AUDIT_ARCH_X86_64),
+        (3 | _X32, _AUDIT_ARCH_X86_64),
+        (6, AUDIT_ARCH_I386),
+        (57, _AUDIT_ARCH_AARCH64),
+        (6, _AUDIT_ARCH_ARM),
+    }
+)
 SOCKETCALL_I386 = 102  # arch/x86/entry/syscalls/syscall_32.tbl
 SYS_BIND = 2  # socketcall(2)'s own number for bind
 SOCKETCALL_BIND_ARGS = struct.Struct("=iIi")  # descriptor, address, length, all of 32 bits
+
+# What else is trapped; the numbers are the same on every architecture, but for x32's bit
+IO_URING_SETUP, LANDLOCK_RESTRICT_SELF = 425, 446
+
+
+def plain(number: int) -> int:
+    """A system call's number without x32's bit."""
+    return number & ~_X32
+
 
 # --- processes ----------------------------------------------------------------------------------
 

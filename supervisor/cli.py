@@ -30,7 +30,14 @@ def _exec(words: list[str]) -> int:
     except options.BadOption as error:
         return _complain(str(error), FAILED)
     try:
-        return run(command, words, as_parent=settings["as_parent"] or parent_needed())
+        return run(
+            command,
+            words,
+            as_parent=settings["as_parent"] or parent_needed(),
+            track_close=settings["track_close"],
+            io_uring=not settings["no_io_uring"],
+            inherited=settings["inherited"],
+        )
     except LaunchFailed as error:
         return _complain(str(error), error.status)
 

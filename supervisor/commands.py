@@ -157,6 +157,8 @@ def _clean(words: list[str]) -> int:
 
 
 def _gateway(words: list[str]) -> int:
+    from natsup.upnp.router.table import MOST
+
     parser = _Parser(
         prog="natsup gateway",
         description=(
@@ -170,6 +172,8 @@ def _gateway(words: list[str]) -> int:
     parser.add_argument("--internal", help=inside, **address)
     parser.add_argument("--external", help=outside, **address)
     parser.add_argument("--port", type=_port, default=0, help="of its HTTP [any that is free]")
+    room = f"how many ports it maps at a time, then it refuses as routers do [{MOST}]"
+    parser.add_argument("--limit", type=_count, default=MOST, metavar="N", help=room)
     options = parser.parse_args(words)
     for name, given in (("--internal", options.internal), ("--external", options.external)):
         if not _is_here(given):
@@ -180,7 +184,7 @@ def _gateway(words: list[str]) -> int:
     from natsup.upnp.router.server import Router
 
     async def run() -> None:
-        router = Router(options.internal, options.external, _tell)
+        router = Router(options.internal, options.external, _tell, most=options.limit)
         async with trio.open_nursery() as nursery:
             location = await nursery.start(router.serve, options.port)
             _tell(f"router: ready, its description is at {location}")
@@ -214,6 +218,12 @@ def _port(text: str) -> int:
     if text.isdecimal() and int(text) < 65536:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number up to 65535")
+
+
+def _count(text: str) -> int:
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number; give one from 0 on")
 
 
 def _is_here(address: IPv4Address) -> bool:

@@ -59,6 +59,7 @@ class Rights:
     read_memory: Tried  # process_vm_readv
     memory_file: Tried  # /proc/PID/mem
     take_socket: Tried  # pidfd_getfd
+    see_socket: Tried  # its protocol and inode, by /proc/PID/fd
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ import trio
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import abi, libc
+from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.doctor_facts import Folder, Kernel, Rights, Tried
 from natsup.supervisor.doctor_trials import attempt, look_into
-from natsup.supervisor.endings import Endings, Watched
+from natsup.supervisor.endings import Watched
 from natsup.supervisor.filter import Filter, FilterRefused, build, under_natsup
+from natsup.supervisor.glimpse import glimpse
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.surroundings import ends_everything, parent_needed
 from natsup.supervisor.target import cookie
@@ -130,11 +132,11 @@ def _see_an_ending() -> None:
     """Have a socket end, and the kernel tell."""
 
     async def wait() -> None:
-        source = Endings()
+        source = DestroyEvents()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             number = cookie(sock)
-            kind = socket.IPPROTO_UDP
-            source.watch(Watched(number, Port(Protocol.UDP, 1), socket.AF_INET, kind))
+            port = Port(Protocol.UDP, 1)
+            source.watch(Watched(number, port, socket.AF_INET, socket.IPPROTO_UDP, 0, 0))
         ended: list[Watched] = []
         with trio.move_on_after(1):
             ended = await source.next()
@@ -179,6 +181,9 @@ def look_at_rights() -> Rights:
         def take_socket(pid: int) -> None:
             libc.pidfd_getfd(os.pidfd_open(pid), sock.fileno())
 
+        def see_socket(pid: int) -> None:
+            _require(glimpse(pid, sock.fileno()) is not None, errno.ENODATA)
+
         return Rights(
             uid=os.geteuid(),
             no_new_privs=_status("NoNewPrivs", 10) == 1,
@@ -189,6 +194,7 @@ def look_at_rights() -> Rights:
             read_memory=look_into(read_memory, as_parent=as_parent),
             memory_file=look_into(memory_file, as_parent=as_parent),
             take_socket=look_into(take_socket, as_parent=as_parent),
+            see_socket=look_into(see_socket, as_parent=as_parent),
         )
 
 

@@ -119,7 +119,7 @@ def _features(kernel: Kernel) -> Iterator[Finding]:
         kernel.endings,
         "the kernel tells when a socket ends (sock_diag)",
         Level.WARNING,
-        "ports stay forwarded until the program ends",
+        "natsup sees them by trapping close(), which makes every close() slower",
         "under systemd add AF_NETLINK to RestrictAddressFamilies=; kernels need CONFIG_INET_DIAG",
     )
 
@@ -139,7 +139,7 @@ def _io_uring(kernel: Kernel) -> Finding:
             *name,
             Level.NOTE,
             "programs that bind by io_uring, which are few, are not seen",
-            "sysctl kernel.io_uring_disabled=2 makes programs do without io_uring",
+            "natsup exec --no-io-uring makes a program do without it",
         )
     if kernel.io_uring_disabled:
         off = f"kernel.io_uring_disabled={kernel.io_uring_disabled}"
@@ -226,6 +226,14 @@ def _descriptors(rights: Rights) -> Finding:
     name = ("descriptors", "Borrowing sockets")
     if rights.take_socket.works:
         return Finding(*name, Level.OK, "a program's sockets can be borrowed (pidfd_getfd)")
+    if rights.see_socket.works:
+        return Finding(
+            *name,
+            Level.WARNING,
+            f"pidfd_getfd is {_is(rights.take_socket)}: binds are left to the kernel, and another"
+            " program could take the port while natsup lets go of it",
+            _look_in(rights, "pidfd_getfd"),
+        )
     return Finding(
         *name,
         Level.PROBLEM,

@@ -12,7 +12,6 @@ architecture that is not listed is to kill; natsup only ever lets through.
 import contextlib
 import errno
 import os
-import signal
 import stat
 import struct
 import sys
@@ -20,13 +19,13 @@ from collections.abc import Mapping
 from types import ModuleType
 from zlib import crc32
 
-from natsup.supervisor import abi, child, libc
+from natsup.supervisor import abi, libc, sandbox
 
 # The architectures a kernel runs programs of, by uname(2)'s machine; others have only their own.
 ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", "ARM")}
 
 
-REVISION = 1  # to be raised with every change to the rules below: built filters are cached
+REVISION = 2  # to be raised with every change to the rules below: built filters are cached
 
 _NUMBER = struct.Struct("=I")
 _LONGEST = 8192
@@ -65,22 +64,23 @@ def _bindings() -> ModuleType:
         del sys.modules["ctypes.util"], ctypes.util  # type: ignore[attr-defined]
 
 
-def build(machine: str | None = None) -> "Filter":
+def build(machine: str | None = None, *, closes: bool = False, io_uring: bool = True) -> "Filter":
     """The filter, built by libseccomp. Raises `FilterRefused`.
 
-    ``machine`` as uname(2) names it, if not this one. libseccomp tries seccomp() itself when it is
-    loaded, so that a sandbox shows here, if not later.
+    ``machine`` as uname(2) names it, if not this one. ``closes``: it traps close() as well.
+    ``io_uring``: without, io_uring_setup() fails with ENOSYS, as if the kernel had none.
+    libseccomp tries seccomp() itself when it is loaded, so that a sandbox shows here, if not later.
     """
     refusal = _refusal()
     if refusal is not None:
         raise FilterRefused(refusal)
     try:
-        return _build(_bindings(), machine or os.uname().machine)
+        return _build(_bindings(), machine or os.uname().machine, closes, io_uring)
     except (OSError, RuntimeError) as error:
         raise FilterRefused(f"libseccomp cannot build the filter: {error}") from error
 
 
-def _build(lib: ModuleType, own: str) -> "Filter":
+def _build(lib: ModuleType, own: str, closes: bool, io_uring: bool) -> "Filter":
     rules = lib.SyscallFilter(lib.ALLOW)
     rules.set_attr(lib.Attr.ACT_BADARCH, lib.ALLOW)
     if own in ARCHITECTURES:
@@ -88,6 +88,11 @@ def _build(lib: ModuleType, own: str) -> "Filter":
         for name in ARCHITECTURES[own]:
             rules.add_arch(getattr(lib.Arch, name))
     rules.add_rule(lib.NOTIFY, "bind")  # for i386 it covers socketcall(SYS_BIND) too
+    # These two are passed, and noted: see natsup.supervisor.receiver.
+    rules.add_rule(lib.NOTIFY, "landlock_restrict_self")
+    rules.add_rule(lib.NOTIFY if io_uring else lib.ERRNO(errno.ENOSYS), "io_uring_setup")
+    if closes:
+        rules.add_rule(lib.NOTIFY, "close")
     fd = os.memfd_create("natsup-filter", os.MFD_CLOEXEC)
     with open(fd, "r+b", buffering=0) as file:
         rules.export_bpf(file)
@@ -119,12 +124,20 @@ class Filter:
         return cls(_NUMBER.unpack_from(body)[0], program)
 
 
-def cache_file(environ: Mapping[str, str], uid: int, machine: str) -> str | None:
+def cache_file(
+    environ: Mapping[str, str],
+    uid: int,
+    machine: str,
+    *,
+    closes: bool = False,
+    io_uring: bool = True,
+) -> str | None:
     """Where the built filter is kept: loading libseccomp takes a quarter of a whole launch. Pure.
 
     Root has a place of its own, whatever HOME says, so that sudo leaves nothing in the user's.
     """
     name = f"natsup/filter-{REVISION}-{machine}"
+    name += "-close" * closes + "-no-io-uring" * (not io_uring)
     if uid == 0:
         return f"/var/cache/{name}"
     folder = environ.get("XDG_CACHE_HOME") or ""
@@ -135,20 +148,20 @@ def cache_file(environ: Mapping[str, str], uid: int, machine: str) -> str | None
     return f"{folder}/{name}"
 
 
-def load(path: str | None) -> Filter:
+def load(path: str | None, *, closes: bool = False, io_uring: bool = True) -> Filter:
     """The filter from the cache, else from libseccomp, and then into the cache.
 
     A cache that another user could have written is not used. Raises `FilterRefused`.
     """
     if path is None:
-        return build()
+        return build(closes=closes, io_uring=io_uring)
     with contextlib.suppress(OSError), open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             found = Filter.from_bytes(file.read(_LONGEST))
             if found is not None:
                 return found
-    built = build()
+    built = build(closes=closes, io_uring=io_uring)
     with contextlib.suppress(OSError):  # nothing is lost but time
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"
@@ -201,28 +214,12 @@ def install(wanted_filter: Filter) -> int:
 
 
 def _refusal() -> str | None:
-    """Why a sandbox will not let this process call seccomp(), if there is one. A child finds out,
-    because the sandbox may kill: systemd's SystemCallFilter= does, without SystemCallErrorNumber=.
-    """
+    """Why a sandbox will not let this process call seccomp(), if there is one."""
     number = abi.SYS_SECCOMP.get(os.uname().machine)
-    if number is None or not _filtered():
+    if number is None or not sandbox.filtered():
         return None
-
-    def attempt() -> None:
-        libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
-        os._exit(libc.seccomp_notifications_available(number))
-
-    status = child.run(attempt)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
-        return _HELP[errno.EPERM]
-    return _HELP.get(os.waitstatus_to_exitcode(status))
-
-
-def _filtered() -> bool:
-    """Is this process under a seccomp filter already?"""
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
-        return b"\nSeccomp:\t2\n" in file.read()
-    return False
+    found = sandbox.attempt(lambda: libc.seccomp_notifications_available(number))
+    return _HELP[errno.EPERM] if found == sandbox.KILLED else _HELP.get(found)
 
 
 def under_natsup() -> bool:

@@ -1,8 +1,8 @@
 """Finding the gateway, for as long as the session lives, and giving it to the keeper.
 
-    search ─ found ──▶ use it until it does not answer, or says that it was restarted ─┐
-      ▲  └── none ───▶ wait, ever longer, or until it says that it is there ───────────┤
-      └────────────────────────────────────────────────────────────────────────────────┘
+    search ─ found ──▶ use it until it does not answer, or was restarted ──────────┐
+      ▲  └── none ───▶ wait, ever longer, or until the one that there was is back ─┤
+      └────────────────────────────────────────────────────────────────────────────┘
 
 A gateway that is found again is looked through by the keeper: its table may be empty.
 """
@@ -68,24 +68,25 @@ class Finder:
     async def run(self) -> None:
         """Search, use, and search again, until cancelled."""
         pause, longest, reason = _FIRST_PAUSE, _LONGEST_PAUSE, ""
-        heard = trio.CancelScope()  # that of the task that listens to the router
-        listened_to = ""
+        watch = trio.CancelScope()
+        watched = ("", "")
         async with trio.open_nursery() as nursery:
             while True:
                 sign = self._sign = trio.Event()
-                found = await self._search()
+                found, network = await self._search()
                 if isinstance(found, str):
                     level = logging.DEBUG if found == reason else logging.WARNING
                     log.log(level, "no router to ask: %s", found)
                     reason = found
                     self._missing(found)
+                    await self._remember(network, Known(None, time.time(), found))
                 else:
                     since, reason, longest = clock.now(), "", _LONGEST_PAUSE_IF_KNOWN
-                    if listened_to != (listened_to := host(found.location)):
-                        heard.cancel()
-                        heard = trio.CancelScope()
-                        nursery.start_soon(self._hear, found, heard)
-                    await self._use(found, sign)
+                    if watched != (watched := (found.internal_address, host(found.location))):
+                        watch.cancel()
+                        watch = trio.CancelScope()
+                        nursery.start_soon(self._watch, *watched, watch)
+                    await self._use(found, network, sign)
                     if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
                         pause = _FIRST_PAUSE
                         continue  # it has just been lost: look for it at once
@@ -93,49 +94,61 @@ class Finder:
                     await sign.wait()
                 pause = _FIRST_PAUSE if sign.is_set() else min(pause * 2, longest)
 
-    async def _search(self) -> "Igd | str":
-        """One search. The gateway, or why there is none."""
+    async def _search(self) -> "tuple[Igd | str, Network | None]":
+        """One search. The gateway, or why there is none; and the network, unless that is why."""
         try:
             return await self._search_network()
         except Exception:
             log.exception("the search for a router failed")
-            return "an error inside natsup; see the log"
+            return "an error inside natsup; see the log", None
 
-    async def _search_network(self) -> "Igd | str":
+    async def _search_network(self) -> "tuple[Igd | str, Network | None]":
         from natsup.upnp.discovery import find_gateway, network_of
-        from natsup.upnp.network import Network, NoGateway
+        from natsup.upnp.network import NoGateway
 
         url, seconds = self._settings["gateway"], self._settings["startup_timeout"]
         network = await network_of(interface=self._settings["interface"], url=url)
         if isinstance(network, NoGateway):
-            return network.reason
+            return network.reason, None
         known = self._recall(network)
         if known is not None and known.location is None and not self._searched.is_set():
             # Nobody is to wait for it again; the search goes on all the same.
             self._missing(f"{known.reason} (so it was at {_clock(known.since)})")
         location = known.location if known is not None else None
         found = await find_gateway(network, url=url, known=location, seconds=seconds)
-        if not network.name:  # by now something has been sent to the router
-            again = await network_of(interface=self._settings["interface"], url=url)
-            network = again if isinstance(again, Network) else network
-        if isinstance(found, NoGateway):
-            self._remember(network, Known(None, time.time(), found.reason))
-            return found.reason
-        self._remember(network, Known(found.location, time.time()))
-        return found
+        return found.reason if isinstance(found, NoGateway) else found, network
 
     def _recall(self, network: "Network") -> Known | None:
         return recall(self._folder, network.name, wall=time.time()) if network.name else None
 
-    def _remember(self, network: "Network", known: Known) -> None:
-        if network.name and self._settings["gateway"] is None:
-            remember(self._folder, network.name, known)
+    async def _remember(self, network: "Network | None", known: Known) -> None:
+        """Note down what a search came to. Nobody waits for it."""
+        if network is None or self._settings["gateway"] is not None:
+            return
+        name = network.name or await self._look_again(network)
+        if name:
+            remember(self._folder, name, known)
+
+    async def _look_again(self, network: "Network") -> str:
+        """The name of a network whose router's MAC was not known: by now something has been sent
+        to it. "" if it is not known yet."""
+        from natsup.upnp.discovery import network_of
+        from natsup.upnp.network import Network
+
+        try:
+            again = await network_of(interface=self._settings["interface"], url=None)
+        except Exception:
+            log.exception("the network cannot be looked at")
+            return ""
+        if isinstance(again, Network) and again.gateway == network.gateway:
+            return again.name
+        return ""
 
     def _missing(self, reason: str) -> None:
         self._keeper.gateway_missing(reason)
         self._searched.set()
 
-    async def _use(self, gateway: "Igd", sign: trio.Event) -> None:
+    async def _use(self, gateway: "Igd", network: "Network | None", sign: trio.Event) -> None:
         """Keep the ports on a gateway until it leaves a request without an answer, or there is a
         sign that it was restarted."""
         log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
@@ -143,21 +156,21 @@ class Finder:
         self._keeper.gateway_found(gateway)
         self._searched.set()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._remember, network, Known(gateway.location, time.time()))
             nursery.start_soon(self._tidy, gateway)
             nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
 
-    async def _hear(self, gateway: "Igd", scope: trio.CancelScope) -> None:
-        """Listen to what the router says of itself."""
-        from natsup.upnp import notify
+    async def _watch(self, address: str, gateway: str, scope: trio.CancelScope) -> None:
+        """Look for signs that the router was restarted."""
+        from natsup.upnp.watch import watch
 
         send, receive = trio.open_memory_channel[str](1)
         with scope:
             async with trio.open_nursery() as nursery:
-                name = host(gateway.location)
-                nursery.start_soon(notify.listen, gateway.internal_address, name, send)
+                nursery.start_soon(watch, address, gateway, send)
                 async for reason in receive:
                     log.info("%s", reason)
                     self._sign.set()

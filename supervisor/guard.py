@@ -64,6 +64,7 @@ def in_place(launcher: handover.End, page: Page) -> None:
     handover.send(launcher, handover.RECEIVED)
     word, _, _ = handover.receive(launcher)  # the end of the stream: it has become the program
     if word == handover.FAILED:
+        _Guard(Listener(listener_fd), page, None, -1).guard()  # the launcher has to end, too
         return
     launcher.close()
     here, there = handover.pair()
@@ -82,11 +83,11 @@ class _Guard:
     """Hears the supervisor, and after its end answers in its stead."""
 
     def __init__(
-        self, listener: Listener, page: Page, control: handover.End, supervisor: int
+        self, listener: Listener, page: Page, control: handover.End | None, supervisor: int
     ) -> None:
         self._listener = listener
         self._page = page
-        self._control: handover.End | None = control
+        self._control = control
         self._supervisor = supervisor  # -1: not a child of this process
         self._kept: list[int] = []
         self._done = False

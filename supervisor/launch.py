@@ -12,7 +12,8 @@ The supervisor has to be the program's ancestor where only an ancestor may look 
 before the supervisor leaves for a session of its own, and so stays in the caller's session and
 process group, on its terminal.
 
-Nothing is imported here that is not needed before the program runs.
+Nothing is imported here that is not needed before the program runs. And from the filter's
+installation to exec nothing may call what it traps, close() perhaps among it: nobody answers yet.
 """
 
 import contextlib
@@ -46,18 +47,31 @@ class LaunchFailed(Exception):
         self.status = status
 
 
-def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
+def run(
+    command: list[str],
+    words: list[str],
+    *,
+    as_parent: bool,
+    track_close: str,
+    io_uring: bool,
+    inherited: bool,
+) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
-    ``words``: all that followed ``natsup exec``, which the supervisor reads for itself. Raises
-    `LaunchFailed`.
+    ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
+    ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
+    ``inherited``: are all sockets that it is started with to be published, or those of socket
+    activation alone? Raises `LaunchFailed`.
     """
-    program = _Program(command)
+    program = _Program(command, io_uring=io_uring)
     try:
         _occupy_standard_descriptors()
         if under_natsup():
+            _forget_coerced_locale()
             program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
-        page = Page.create([os.fsencode(text) for text in (*look().texts(), *words)])
+        surroundings = look(track_close, inherited=inherited)
+        program.closes = surroundings.closes
+        page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
     except OSError as error:
         raise LaunchFailed(f"cannot start the supervisor: {error}") from error
     if as_parent:
@@ -68,8 +82,10 @@ def run(command: list[str], words: list[str], *, as_parent: bool) -> int:
 class _Program:
     """What is to be run, and how it is to find what natsup changes in this process for itself."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], *, io_uring: bool) -> None:
         self._command = command
+        self.io_uring = io_uring
+        self.closes = False  # is its close() to be trapped?
         # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
         self._childless = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -80,7 +96,6 @@ class _Program:
             signal.signal(number, signal.SIG_DFL)
         if self._childless:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        _forget_coerced_locale()
         words = [os.fsencode(word) for word in self._command]
         error = libc.execvp(words[0], words)
         for number in _IGNORED_BY_PYTHON:
@@ -120,9 +135,13 @@ def _in_place(program: _Program, page: Page) -> "NoReturn":
 
 def _become_program(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
+    closes, io_uring = program.closes, program.io_uring
+    machine = os.uname().machine
+    path = cache_file(os.environ, os.geteuid(), machine, closes=closes, io_uring=io_uring)
     try:
-        path = cache_file(os.environ, os.geteuid(), os.uname().machine)
-        listener = install(load(path))
+        wanted = load(path, closes=closes, io_uring=io_uring)
+        _forget_coerced_locale()
+        listener = install(wanted)
     except FilterRefused as error:
         raise LaunchFailed(str(error)) from error
     try:
@@ -132,9 +151,8 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
                 raise LaunchFailed("the guard ended before the program could start")
     except OSError as error:
         raise LaunchFailed(f"the guard could not be reached: {error.strerror}") from error
-    os.close(listener)
     try:
-        program.exec()
+        program.exec()  # which closes the listener here
     finally:
         for watcher in watchers:
             with contextlib.suppress(OSError):
@@ -210,6 +228,7 @@ def _supervise_child(
     from natsup.supervisor.detach import from_the_program
 
     status = FAILED
+    launcher = os.getppid()
     try:
         libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
         to_supervisor, from_program = handover.pair()
@@ -218,6 +237,7 @@ def _supervise_child(
             control.close()
             from_program.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _rename_pid(launcher)
             _run_child(program, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
@@ -235,6 +255,16 @@ def _supervise_child(
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     finally:
         os._exit(status)
+
+
+def _rename_pid(launcher: int) -> None:
+    """What the service manager meant for the launcher's pid is meant for the program's:
+    sd_listen_fds(3), sd_watchdog_enabled(3)."""
+    for name in ("LISTEN_PID", "SYSTEMD_EXEC_PID", "WATCHDOG_PID"):
+        if os.environ.get(name) == str(launcher):
+            os.environ[name] = str(os.getpid())
+            if name == "LISTEN_PID":
+                os.environ.pop("LISTEN_PIDFDID", None)  # which tells the same of a pidfd
 
 
 def _run_child(program: _Program, watchers: list[handover.End]) -> "NoReturn":

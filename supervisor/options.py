@@ -96,6 +96,12 @@ def _names(text: str) -> list[str]:
     raise ValueError("names of programs as ps -e shows them, such as unbound,dnsmasq")
 
 
+def _tracking(text: str) -> str:
+    if text in ("auto", "events", "seccomp"):
+        return text
+    raise ValueError("auto, events or seccomp")
+
+
 def _word(text: str) -> str:
     if not text:
         raise ValueError("a name")
@@ -135,9 +141,12 @@ OPTIONS = (
     Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
     Option("clients", _names, [], "NAME,...|all", "never publish these programs' UDP ports"),
     Option("servers", _names, [], "NAME,...|all", "publish theirs even if they look like clients"),
+    Option("inherited", _switch, False, "", "also publish sockets that it is started with"),
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),
+    Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
+    Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
     Option("log", _word, None, "FILE", "write the log here"),

@@ -7,13 +7,17 @@ that it can work while the session's libraries are still being imported.
 
 import logging
 import os
+import re
 import socket
 import time
 from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
+from natsup.supervisor.abi import CLOSE, IO_URING_SETUP, LANDLOCK_RESTRICT_SELF, plain
+from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
+from natsup.supervisor.glimpse import Kind, glimpse, kind_of
 from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import Page
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
@@ -31,30 +35,54 @@ from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge
 log = logging.getLogger("natsup.calls")
 
 _MOST_KNOWN = 1024  # clients that wait for the session to tell of them
+_MOST_SAID = 100
 
 
 class Call:
-    """A bind() that natsup acts on. It owns ``sock``, a copy of the program's descriptor."""
+    """A bind() that natsup acts on. It owns ``sock``, a copy of the program's descriptor, if any.
 
-    __slots__ = ("address", "answered", "name", "notification", "process", "slot", "sock", "wanted")
+    ``on_behalf``: natsup may bind the program's socket itself; else the call is passed in the end,
+    and what came of it is looked at afterwards.
+    """
+
+    __slots__ = (
+        "address",
+        "answered",
+        "kind",
+        "name",
+        "notification",
+        "on_behalf",
+        "process",
+        "slot",
+        "sock",
+        "tid",
+        "wanted",
+    )
 
     def __init__(
         self,
         notification: int,
         slot: int,
+        tid: int,
         process: int,
         name: str,
-        sock: socket.socket,
+        sock: socket.socket | None,
+        kind: Kind,
         address: Address,
         wanted: Publish,
+        *,
+        on_behalf: bool,
     ) -> None:
         self.notification = notification
         self.slot = slot
+        self.tid = tid
         self.process = process
         self.name = name  # the program's, for people
         self.sock = sock
+        self.kind = kind
         self.address = address
         self.wanted = wanted
+        self.on_behalf = on_behalf
         self.answered = False
 
     def __str__(self) -> str:
@@ -64,13 +92,26 @@ class Call:
 class Receiver:
     """Runs in a thread of its own; ``taken`` and ``wake`` are how the session gets its calls."""
 
-    def __init__(self, listener: Listener, page: Page, rules: Rules, clients: Clients) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        page: Page,
+        rules: Rules,
+        clients: Clients,
+        closes: Bell | None = None,
+        *,
+        borrows: bool = True,
+        reads: bool = True,
+    ) -> None:
         self._listener = listener
         self._page = page
         self.rules = rules
-        self._memory = Memory()
+        self.closes = closes  # where close() is trapped as well: rung after each
+        self._memory = Memory(by_call=reads)
         self._inspector = Inspector()
-        self._complained = False
+        self._said: set[str] = set()
+        self._borrows = borrows
+        self._confined = False  # has anybody under the filter restricted itself by Landlock?
         self.clients = clients
         self.taken: deque[Call] = deque()
         # Clients that were known by their names, for the session to tell of: process, name, why
@@ -95,17 +136,42 @@ class Receiver:
     def _sort(self) -> None:
         received = self._page.received()
         notification = received[0]
+        if self.closes is not None and received[3:5] in CLOSE:
+            self._listener.let_pass(notification)
+            self.closes.ring()
+            return
         try:
             if is_probe(received):
                 taken = self._listener.answer(notification, ENOTUNIQ)
             else:
                 _, tid, _, number, arch, _ = received[:6]
-                taken = self._consider(notification, tid, number, arch, received[6:])
+                if plain(number) in (IO_URING_SETUP, LANDLOCK_RESTRICT_SELF):
+                    self._notice(plain(number), tid)
+                    taken = False
+                else:
+                    taken = self._consider(notification, tid, number, arch, received[6:])
         except Exception:
             log.exception("a call could not be judged and was passed")
             taken = False
         if not taken:
             self._listener.let_pass(notification)
+
+    def _notice(self, number: int, tid: int) -> None:
+        """The program does something that changes what natsup can do for it."""
+        if number == LANDLOCK_RESTRICT_SELF:
+            # It is inherited, and nothing tells later who has it: from now on it is everybody's.
+            self._confined = True
+            self._say(
+                logging.INFO,
+                f"{program_name(tid)} (pid {_process(tid)}) restricts itself by Landlock: binds are"
+                " left to the kernel from now on, and published for what it makes of them",
+            )
+        elif io_uring_binds(os.uname().release):
+            self._say(
+                logging.WARNING,
+                f"{program_name(tid)} (pid {_process(tid)}) uses io_uring: what it binds that way"
+                " is not seen, nor published; natsup exec --no-io-uring keeps programs from it",
+            )
 
     def _consider(
         self, notification: int, tid: int, number: int, arch: int, arguments: tuple[int, ...]
@@ -127,15 +193,24 @@ class Receiver:
             passed = judge_address(address, self.rules)
             if passed is not None:
                 return self._passing(tid, address, passed)
-            sock = borrow(self._listener, notification, tid, fd)
+            return self._consider_socket(notification, tid, fd, address)
         except Unreachable as error:
-            self._complain(error)
+            self._say(
+                logging.WARNING,
+                f"the kernel does not let natsup look into the program ({error}): its ports are not"
+                " published; give natsup CAP_SYS_PTRACE, or start it as the program's user",
+            )
             return False
-        return sock is not None and self._consider_socket(notification, tid, sock, address)
 
-    def _consider_socket(
-        self, notification: int, tid: int, sock: socket.socket, address: Address
-    ) -> bool:
+    def _consider_socket(self, notification: int, tid: int, fd: int, address: Address) -> bool:
+        if not self._borrows:
+            return self._consider_unseen(notification, tid, fd, address)
+        try:
+            sock = borrow(self._listener, notification, tid, fd)
+        except Unreachable:
+            return self._consider_unseen(notification, tid, fd, address)
+        if sock is None:
+            return False
         taken = False
         try:
             try:
@@ -147,18 +222,68 @@ class Receiver:
                 if facts.bound and self._tell(notification, sock, address):
                     return True
                 return self._passing(tid, address, verdict)
-            name = program_name(tid)
-            process = _process(tid)
-            if verdict.protocol is Protocol.UDP and self._is_client(process, name):
-                return self._passing(tid, address, Pass("a client's port"))
-            slot = self._page.keep(notification)
-            if slot is None:
-                return False
-            self.taken.append(Call(notification, slot, process, name, sock, address, verdict))
-            taken = True
+            confined = self._confined or self._inspector.labelled(tid)
+            taken = self._take(
+                notification, tid, sock, kind_of(sock), address, verdict, on_behalf=not confined
+            )
+            return taken
         finally:
             if not taken:
                 sock.close()
+
+    def _consider_unseen(self, notification: int, tid: int, fd: int, address: Address) -> bool:
+        """Judge a call of a socket that cannot be copied, by what can be seen of it."""
+        try:
+            kind = glimpse(tid, fd)
+        except PermissionError as error:
+            raise Unreachable(error.strerror) from error
+        if kind is None:
+            return False
+        facts = self._inspector.facts_of(kind, tid)
+        verdict = judge_socket(address, facts, self.rules)
+        if isinstance(verdict, Pass):
+            return self._passing(tid, address, verdict)
+        self._say(
+            logging.INFO,
+            "the kernel does not let natsup copy the program's sockets (pidfd_getfd): binds are"
+            " left to it, and published for what it makes of them",
+        )
+        return self._take(notification, tid, None, kind, address, verdict, on_behalf=False)
+
+    def _take(
+        self,
+        notification: int,
+        tid: int,
+        sock: socket.socket | None,
+        kind: Kind,
+        address: Address,
+        wanted: Publish,
+        *,
+        on_behalf: bool,
+    ) -> bool:
+        """Leave a call to the session. False: it is to pass, after all."""
+        name, process = program_name(tid), _process(tid)
+        if wanted.protocol is Protocol.UDP and self._is_client(process, name):
+            return self._passing(tid, address, Pass("a client's port"))
+        if wanted.port is None and not on_behalf:
+            return self._passing(tid, address, Pass("port 0, and not to be bound by natsup"))
+        slot = self._page.keep(notification)
+        if slot is None:
+            return False
+        self.taken.append(
+            Call(
+                notification,
+                slot,
+                tid,
+                process,
+                name,
+                sock,
+                kind,
+                address,
+                wanted,
+                on_behalf=on_behalf,
+            )
+        )
         os.eventfd_write(self.wake, 1)
         return True
 
@@ -189,14 +314,11 @@ class Receiver:
             log.debug("%s: port %d passed: %s", program_name(tid), address.port, verdict.reason)
         return False
 
-    def _complain(self, error: Unreachable) -> None:
-        if not self._complained:
-            self._complained = True
-            log.warning(
-                "the kernel does not let natsup look into the program (%s): its ports are not"
-                " published; give natsup CAP_SYS_PTRACE, or start it as the program's user",
-                error,
-            )
+    def _say(self, level: int, message: str) -> None:
+        """Log what is worth saying once."""
+        if message not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(message)
+            log.log(level, "%s", message)
 
 
 def _process(tid: int) -> int:
@@ -204,3 +326,9 @@ def _process(tid: int) -> int:
         return thread_group(tid)
     except OSError:
         return tid
+
+
+def io_uring_binds(release: str) -> bool:
+    """Has a kernel of this release (uname(2)) IORING_OP_BIND, which no filter sees? Pure."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return numbers is None or (int(numbers[1]), int(numbers[2])) >= (6, 11)

@@ -16,6 +16,7 @@ import os
 import socket
 
 from natsup.supervisor import libc
+from natsup.supervisor.glimpse import Kind
 
 _ON, _OFF = 1, 0
 _REUSEADDR = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
@@ -48,8 +49,8 @@ class Reservation:
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    def share(self) -> None:
-        """Let go of a port that others have as well, who need no reservation to keep it."""
+    def let_go(self) -> None:
+        """Hold the port no longer: others have it as well, or the program is to bind it itself."""
         self._sock.close()
 
     def hand_over(self, program: socket.socket) -> int:
@@ -88,8 +89,25 @@ def reserve(program: socket.socket, address: bytes) -> Reservation:
         sock.close()
         raise
     if shared:
-        reservation.share()
+        reservation.let_go()
     return reservation
+
+
+def reserve_unseen(kind: Kind, address: bytes) -> Reservation:
+    """Hold the port of ``address`` for a socket that cannot be copied, and whose options are not
+    known; it is let go of before the program's own bind().
+
+    For TCP with SO_REUSEADDR, as most servers have it: what is left in TIME_WAIT is no obstacle.
+    Raises OSError.
+    """
+    sock = socket.socket(kind.domain, kind.kind, kind.protocol)
+    try:
+        sock.setsockopt(*_REUSEADDR, kind.kind == socket.SOCK_STREAM)
+        _bind(sock, address)
+        return Reservation(sock, address)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _bind(sock: socket.socket, address: bytes) -> None:

@@ -24,18 +24,22 @@ from natsup.state.journal import ClientRecord, Header, Journal, default_director
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
-from natsup.supervisor import clock, endings, handover
+from natsup.supervisor import afterwards, clock, handover
 from natsup.supervisor import log as logs
 from natsup.supervisor.clients import ALL_BRIEF, MANY_AT_ONCE, Once
+from natsup.supervisor.closings import Closings
+from natsup.supervisor.destroyed import DestroyEvents
+from natsup.supervisor.endings import Endings, Watched
 from natsup.supervisor.finding import Finder
+from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver
-from natsup.supervisor.reservation import Reservation, reserve
+from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
-from natsup.supervisor.target import cookie
+from natsup.supervisor.target import cookie, program_name
 from natsup.supervisor.verdict import publishable
 
 log = logging.getLogger("natsup.session")
@@ -43,7 +47,6 @@ log = logging.getLogger("natsup.session")
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 _LOOK_AT_CALLER_SECONDS = 0.05
-_LOOK_AGAIN_SECONDS = 5.0
 _EPHEMERAL_TRIES = 8
 
 
@@ -86,7 +89,18 @@ def serve(
         log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
     try:
         whole = Session(
-            settings, listener, page, control, receiver, child, journal, history, folder, session
+            settings,
+            listener,
+            page,
+            control,
+            receiver,
+            child,
+            journal,
+            history,
+            folder,
+            session,
+            pid,
+            surroundings.inherited,
         )
         trio.run(whole.run)
     except BaseException:
@@ -114,7 +128,11 @@ class Session:
         history: History,
         folder: Path,
         session: str,
+        pid: int,
+        inherited: list[Inherited],
     ) -> None:
+        self._pid = pid
+        self._inherited = inherited
         self._settings = settings
         self._listener = listener
         self._page = page
@@ -133,7 +151,8 @@ class Session:
             tell=history.add,
         )
         self._rules = receiver.rules
-        self._endings: endings.Endings | None = None
+        self._closes = receiver.closes
+        self._endings: Endings | None = None
         self._finder = Finder(
             settings, self._keeper, self._rules, folder, self._neighbours, history
         )
@@ -163,7 +182,11 @@ class Session:
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
         try:
-            self._endings = endings.Endings()
+            if self._closes is None:
+                self._endings = DestroyEvents()
+            else:
+                log.info("the ends of sockets are seen by trapping close()")
+                self._endings = Closings(self._closes)
         except OSError as error:
             log.warning(
                 "the kernel does not tell when sockets end (%s): ports stay forwarded until the"
@@ -179,6 +202,8 @@ class Session:
             if self._child is not None:
                 nursery.start_soon(self._reap, self._child)
             nursery.start_soon(self._wait_for_last_user)
+            for one in self._inherited:
+                nursery.start_soon(self._adopt, one)
             await self._finish.wait()
             await self._wait_for_child()
             nursery.cancel_scope.cancel()
@@ -216,7 +241,8 @@ class Session:
         except Exception:
             log.exception("%s: a call failed", call)
         finally:
-            call.sock.close()  # before the answer: it keeps the port bound
+            if call.sock is not None:
+                call.sock.close()  # before the answer: it keeps the port bound
             if not call.answered:
                 self._listener.let_pass(call.notification)
             self._page.drop(call.slot)
@@ -227,7 +253,8 @@ class Session:
         """Give the call up once nobody waits for its answer any more: the kernel does not tell."""
         while self._listener.valid(held.call.notification):  # noqa: ASYNC110 - that is why
             await trio.sleep(_LOOK_AT_CALLER_SECONDS)
-        held.scope.cancel()
+        if not held.call.answered:
+            held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
         """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
@@ -247,7 +274,10 @@ class Session:
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
                             log.info("%s for %s: not mapped yet: %s", port, call, outcome)
-                        self._bind(call, reservation, port, wish)
+                        if call.on_behalf:
+                            self._bind(call, reservation, port, wish)
+                        else:
+                            await self._pass_and_look(call, reservation, port, wish)
                         return
             log.info("%s for %s: refused: %s", port, call, outcome)
             if call.wanted.port is not None:
@@ -257,6 +287,8 @@ class Session:
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
             try:
+                if call.sock is None:
+                    return reserve_unseen(call.kind, call.address.raw)
                 return reserve(call.sock, call.address.raw)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
@@ -267,6 +299,7 @@ class Session:
                 held
                 for held in self._held
                 if held.call is not call
+                and not held.call.answered
                 and held.call.address.port == call.address.port
                 and not self._listener.valid(held.call.notification)
             ]
@@ -289,57 +322,91 @@ class Session:
         if not self._listener.valid(call.notification):
             call.answered = True  # nobody waits: nothing is bound, and the wish is withdrawn
             return
-        number = cookie(call.sock)
-        watched = endings.Watched(number, port, call.sock.family, call.sock.proto)
-        if self._endings is not None:
-            try:
-                self._endings.watch(watched)  # first, so that no end is missed
-            except OSError as error:
-                log.warning("the end of %s will not be seen: %s", port, error.strerror)
+        assert call.sock is not None
+        kind = call.kind
+        watched = Watched(
+            cookie(call.sock), port, kind.domain, kind.protocol, kind.inode, call.process
+        )
+        self._watch(watched)  # first, so that no end is missed
         result = reservation.hand_over(call.sock)
         if result == 0:
-            wish.claim(number)
-            if port.protocol is Protocol.UDP and not self._receiver.clients.serves(call.name):
-                now = time.monotonic()
-                self._udp[number] = (call.process, call.name, now)
-                if self._receiver.clients.got(call.process, port.number, now):
-                    self._tell_of_client(call.process, call.name, MANY_AT_ONCE)
-        elif self._endings is not None:
-            self._endings.unwatch(number)
+            self._claim(call, watched, wish)
+        else:
+            self._unwatch(watched)
         if not self._answer(call, result) and result == 0:
-            self._receiver.untold[number] = call.address.raw
+            self._receiver.untold[watched.cookie] = call.address.raw
+
+    def _watch(self, watched: Watched) -> None:
+        if self._endings is not None:
+            try:
+                self._endings.watch(watched)
+            except OSError as error:
+                log.warning("the end of %s will not be seen: %s", watched.port, error.strerror)
+
+    def _unwatch(self, watched: Watched) -> None:
+        if self._endings is not None:
+            self._endings.unwatch(watched.cookie)
+
+    def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
+        port = watched.port
+        wish.claim(watched.cookie)
+        if port.protocol is Protocol.UDP and not self._receiver.clients.serves(call.name):
+            now = time.monotonic()
+            self._udp[watched.cookie] = (call.process, call.name, now)
+            if self._receiver.clients.got(call.process, port.number, now):
+                self._tell_of_client(call.process, call.name, MANY_AT_ONCE)
+
+    async def _adopt(self, one: Inherited) -> None:
+        """Publish the port of a socket that the program was started with."""
+        port = Port(Protocol.UDP if one.udp else Protocol.TCP, one.number)
+        if not publishable(port, self._rules):
+            return
+        if self._settings["dry_run"]:
+            log.info("%s, which the program was started with, would be published", port)
+            return
+        watched = Watched(one.cookie, port, one.domain, one.protocol, one.inode, self._pid)
+        with self._keeper.wish(port, Caller(program_name(self._pid), self._pid)) as wish:
+            self._watch(watched)
+            if await afterwards.alive(watched, events=self._closes is None):
+                wish.claim(watched.cookie)
+            else:
+                self._unwatch(watched)
+
+    async def _pass_and_look(
+        self, call: Call, reservation: Reservation, port: Port, wish: Wish
+    ) -> None:
+        """Let the kernel carry the call out, and see what has become of the socket.
+
+        Between letting go of the port and the kernel's bind() another program could take it; this
+        one then gets EADDRINUSE, and the wish comes to nothing.
+        """
+        reservation.let_go()
+        call.answered = True
+        if not self._listener.let_pass(call.notification):
+            return
+        events = self._closes is None
+        watched = await afterwards.watchable(call, port, events=events)
+        if watched is None:
+            return
+        self._watch(watched)
+        # It may have ended before it was watched; a copy of it cannot.
+        if call.sock is None and await afterwards.look(call, port, events=events) is None:
+            self._unwatch(watched)
+            return
+        self._claim(call, watched, wish)
 
     def _answer(self, call: Call, number: int) -> bool:
-        call.sock.close()  # before the answer: it keeps the port bound
+        if call.sock is not None:
+            call.sock.close()  # before the answer: it keeps the port bound
         call.answered = True
         return self._listener.answer(call.notification, number)
 
     # --- the ends of sockets ---
 
-    async def _watch_endings(self, source: endings.Endings) -> None:
+    async def _watch_endings(self, source: Endings) -> None:
         while True:
-            try:
-                found = await source.next()
-            except endings.Overflow:
-                log.info("the kernel dropped events: looking at what is alive")
-                found = source.watched
-                unsure = found
-            else:
-                unsure = [w for w in found if w.multipath]
-            if unsure:
-                dead = await self._look_for_dead(unsure)
-                found = [w for w in found if w not in unsure or w in dead]
-            for watched in found:
-                source.unwatch(watched.cookie)
+            for watched in await source.next():
                 self._gone(watched.cookie)
-
-    async def _look_for_dead(self, unsure: list[endings.Watched]) -> list[endings.Watched]:
-        while True:
-            try:
-                return await trio.to_thread.run_sync(endings.ended, unsure)
-            except OSError as error:
-                log.warning("what has ended cannot be seen: %s", error.strerror)
-            await trio.sleep(_LOOK_AGAIN_SECONDS)
 
     def _gone(self, number: int) -> None:
         self._keeper.release(number)

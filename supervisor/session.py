@@ -13,10 +13,12 @@ import resource
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import handover
+from natsup.supervisor import handover, libc, sandbox
 from natsup.supervisor import log as logs
+from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
@@ -74,6 +76,25 @@ def _facing(settings: Settings) -> frozenset[bytes]:
     return frozenset()
 
 
+def _survives(function: Callable[[int], object]) -> bool:
+    """May a process do this to the program and live? Tried by a child, on this one."""
+
+    def attempt() -> int:
+        with contextlib.suppress(OSError):  # to be refused is no harm
+            function(os.getppid())
+        return 0
+
+    return not sandbox.filtered() or sandbox.attempt(attempt) != sandbox.KILLED
+
+
+def _borrow(pid: int) -> None:
+    libc.pidfd_getfd(os.pidfd_open(pid), 0)
+
+
+def _read(pid: int) -> None:
+    libc.Reader(1).read(pid, 0, 1)
+
+
 def _first_unprivileged() -> int:
     """The first port that everybody may bind in this network namespace: ip(7)."""
     try:
@@ -104,7 +125,10 @@ def main(arguments: list[str]) -> None:
     logs.hold(verbose=settings["verbose"])
     listener.wake_in_step()
     clients = Clients(settings["clients"], settings["servers"])
-    receiver = Receiver(listener, page, rules_of(settings), clients)
+    closes = Bell() if surroundings.closes else None
+    borrows, reads = _survives(_borrow), _survives(_read)
+    rules = rules_of(settings)
+    receiver = Receiver(listener, page, rules, clients, closes, borrows=borrows, reads=reads)
     threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received

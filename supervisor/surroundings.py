@@ -4,7 +4,10 @@ import os
 import time
 from collections.abc import Mapping
 
+from natsup.supervisor import diag, sandbox
 from natsup.supervisor.abi import CAP_SYS_PTRACE
+from natsup.supervisor.inherited import Inherited, activated, every
+from natsup.supervisor.inherited import look as find_sockets
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -53,26 +56,44 @@ def _may_trace() -> bool:
 class Surroundings:
     """What the supervisor is told: it will have no standard error, and no folder to be in."""
 
-    __slots__ = ("folder", "log_to", "pid", "started")
+    __slots__ = ("folder", "inherited", "log_to", "pid", "started", "track_close")
 
-    def __init__(self, pid: int, started: float, log_to: str, folder: str) -> None:
+    def __init__(
+        self,
+        pid: int,
+        started: float,
+        log_to: str,
+        folder: str,
+        track_close: str,
+        inherited: "list[Inherited]",
+    ) -> None:
         self.pid = pid  # the launcher's; in place, the program's
         self.started = started  # seconds of the wall clock
         self.log_to = log_to
         self.folder = folder  # what relative paths are relative to
+        self.track_close = track_close  # events or seccomp: how the ends of sockets are seen
+        self.inherited = inherited  # by the program, and to be published
+
+    @property
+    def closes(self) -> bool:
+        """Is close() to be trapped?"""
+        return self.track_close == "seccomp"
 
     def texts(self) -> list[str]:
-        return [str(self.pid), repr(self.started), self.log_to, self.folder]
+        inherited = " ".join(one.to_text() for one in self.inherited)
+        started = repr(self.started)
+        return [str(self.pid), started, self.log_to, self.folder, self.track_close, inherited]
 
     @classmethod
     def split(cls, texts: list[str]) -> "tuple[Surroundings, list[str]]":
         """What `texts` gave, and what followed it."""
-        pid, started, log_to, folder, *rest = texts
-        return cls(int(pid), float(started), log_to, folder), rest
+        pid, started, log_to, folder, track_close, sockets, *rest = texts
+        inherited = [Inherited.from_text(text) for text in sockets.split()]
+        return cls(int(pid), float(started), log_to, folder, track_close, inherited), rest
 
 
-def look() -> Surroundings:
-    """Look round, in the launcher."""
+def look(track_close: str, *, inherited: bool) -> Surroundings:
+    """Look round, in the launcher. The arguments are as the options of those names have them."""
     try:
         stderr = os.fstat(2)
     except OSError:
@@ -82,7 +103,18 @@ def look() -> Surroundings:
     except OSError:  # it has been removed
         folder = "/"
     pid = os.getpid()
-    return Surroundings(pid, time.time(), log_destination(os.environ, stderr, pid=pid), folder)
+    log_to = log_destination(os.environ, stderr, pid=pid)
+    if track_close == "auto":
+        track_close = "events" if _events() else "seccomp"
+    descriptors = every() if inherited else activated(os.environ, pid)
+    return Surroundings(pid, time.time(), log_to, folder, track_close, find_sockets(descriptors))
+
+
+def _events() -> bool:
+    """Will the kernel tell when sockets end?"""
+    if not sandbox.filtered():
+        return diag.available()
+    return sandbox.attempt(lambda: 0 if diag.available() else 1) == 0
 
 
 def log_destination(environ: Mapping[str, str], stderr: os.stat_result | None, *, pid: int) -> str:

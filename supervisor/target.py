@@ -13,6 +13,7 @@ import socket
 import sys
 
 from natsup.supervisor import abi, libc
+from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.sockaddr import LONGEST
 from natsup.supervisor.verdict import Facts
@@ -32,8 +33,8 @@ def _signed(value: int) -> int:
 class Memory:
     """Reading the memory of threads that wait for an answer."""
 
-    def __init__(self) -> None:
-        self._reader = libc.Reader(LONGEST)
+    def __init__(self, *, by_call: bool = True) -> None:
+        self._reader = libc.Reader(LONGEST) if by_call else None
 
     def bind_arguments(
         self, tid: int, number: int, arch: int, arguments: tuple[int, ...]
@@ -56,6 +57,9 @@ class Memory:
         process_vm_readv(2) wants PTRACE_MODE_ATTACH; /proc/PID/mem may still be open where it is
         filtered, and the other way round. Raises `Unreachable`.
         """
+        if self._reader is None:
+            data = _read_file(tid, address, length)
+            return data if len(data) == length else None
         try:
             data = self._reader.read(tid, address, length)
         except OSError as error:
@@ -143,13 +147,14 @@ class Inspector:
     """What the kernel says of a socket, seen from natsup's own network namespace."""
 
     def __init__(self) -> None:
-        self._home: int | None = None
         self._home_link: str | None = None
+        self._label: bytes | None = None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-            self._home = _option64(own, abi.SO_NETNS_COOKIE)
-        if self._home is None:  # before Linux 5.14
-            with contextlib.suppress(OSError):
-                self._home_link = os.readlink("/proc/self/ns/net")
+            self._home = _option64(own, abi.SO_NETNS_COOKIE)  # None before Linux 5.14
+        with contextlib.suppress(OSError):
+            self._home_link = os.readlink("/proc/self/ns/net")
+        with contextlib.suppress(OSError):  # no security module has labels here
+            self._label = _label(os.getpid())
 
     def facts(self, sock: socket.socket, tid: int) -> Facts:
         """See `Facts`. Raises OSError where the socket is of a kind that has no such options."""
@@ -164,14 +169,39 @@ class Inspector:
             foreign=self._foreign(sock, tid),
         )
 
+    def facts_of(self, kind: Kind, tid: int) -> Facts:
+        """The facts of a socket that cannot be copied, as far as they can be seen."""
+        foreign = self._elsewhere(tid)
+        return Facts(
+            kind.domain, kind.kind, kind.protocol, bound=False, v6only=False, foreign=foreign
+        )
+
+    def labelled(self, tid: int) -> bool:
+        """Has a thread another label than natsup, so that a security module may allow it less?"""
+        if self._label is None:
+            return False
+        try:
+            return _label(tid) != self._label
+        except OSError:
+            return True
+
     def _foreign(self, sock: socket.socket, tid: int) -> bool:
         if self._home is not None:
             return _option64(sock, abi.SO_NETNS_COOKIE) != self._home
-        # The namespace a thread is in is where it makes its sockets; the best an old kernel tells.
+        return self._elsewhere(tid)
+
+    def _elsewhere(self, tid: int) -> bool:
+        """Is a thread in another network namespace, so that it makes its sockets there?"""
         try:
             return os.readlink(f"/proc/{tid}/ns/net") != self._home_link
         except OSError:
             return True
+
+
+def _label(tid: int) -> bytes:
+    """The label that the security module has given a thread: proc_pid_attr(5). Raises OSError."""
+    with open(f"/proc/{tid}/attr/current", "rb") as file:
+        return file.read()
 
 
 def cookie(sock: socket.socket) -> int:

@@ -241,7 +241,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             continue
         means = faults.meaning(code)
         if not means.verify:
-            return Ignored(means.reason, slow=means.slow), device
+            return means.refusal(), device
         seen, device = yield from looking(port, device)
         if seen.kind is Kind.OTHER:
             return Conflict(seen.address), device
@@ -256,7 +256,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             return Conflict(""), device
         if code is None and seen.kind is Kind.UNKNOWN:  # it may have been carried out
             return Unknown(means.reason), replace(device, added=device.added | {port})
-        return Ignored(means.reason, slow=means.slow), device
+        return means.refusal(), device
 
 
 Removing = Generator[Step, Answer, tuple[Removal, Device]]

@@ -92,13 +92,10 @@ async def _search(
     """Send the search, and pass on where the gateway says its descriptions are, each once."""
     with found, trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         try:
-            await sock.bind((network.address, 0))
+            await search_from(sock, network.address)
         except OSError as error:  # the address has gone since the routes were read
             log.debug("the search has no address to start from: %s", error.strerror)
             return
-        sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
-        own = trio.socket.inet_aton(network.address)  # with --interface not the default's
-        sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
         with trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_send, sock, network)
@@ -111,17 +108,25 @@ async def _search(
                 nursery.cancel_scope.cancel()
 
 
+async def search_from(sock: trio.socket.SocketType, address: str) -> None:
+    """Have a UDP socket send its searches from this address of the host. Raises OSError."""
+    await sock.bind((address, 0))
+    sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
+    own = trio.socket.inet_aton(address)  # with --interface not the default's
+    sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
+
+
 async def _answer(sock: trio.socket.SocketType, network: Network) -> trust.Url | None:
     """Receive a datagram; where the description is, if it is the gateway's answer."""
     try:
         data, (sender, _) = await sock.recvfrom(8192)
     except OSError:  # an ICMP error for one of the datagrams
         return None
-    text = ssdp.location(data) if sender == network.gateway else None
-    if text is None:
+    said = ssdp.answer(data) if sender == network.gateway else None
+    if said is None:
         return None
     try:
-        return trust.location(text, sender=sender, own=network.address)
+        return trust.location(said.location, sender=sender, own=network.address)
     except trust.Refused as error:
         log.debug("the router's answer to the search is of no use: %s", error)
         return None

@@ -6,6 +6,8 @@ so that none of them proves a conflict by itself: `natsup.upnp.adding` looks at 
 
 from dataclasses import dataclass
 
+from natsup.state.model import Ignored
+
 NO_SUCH_ENTRY = 714
 INDEX_INVALID = 713  # the end of the list; some say it for "no such entry"
 CONFLICT = 718
@@ -25,12 +27,16 @@ class Meaning:
     reason: str
     verify: bool = False  # the table may show that another host has the port
     slow: bool = False  # only the user can change it
+    full: bool = False  # it may be that there is no room (402: miniupnp's issue 92)
+
+    def refusal(self) -> Ignored:
+        return Ignored(self.reason, slow=self.slow, full=self.full)
 
 
 _MEANINGS = {
     401: Meaning("the router cannot add port mappings"),
-    402: Meaning("the router rejects the request as invalid"),
-    501: Meaning("the router failed to carry the request out", verify=True),
+    402: Meaning("the router rejects the request as invalid", full=True),
+    501: Meaning("the router failed to carry the request out", verify=True, full=True),
     606: Meaning("the router does not permit this host to map ports", slow=True),
     715: Meaning("the router wants a single remote host named", slow=True),
     716: Meaning("the router refuses the external port"),
@@ -39,7 +45,7 @@ _MEANINGS = {
     725: Meaning("the router wants a permanent lease, and refuses it"),
     726: Meaning("the router wants any remote host, which it was given"),
     727: Meaning("the router cannot forward single ports", slow=True),
-    728: Meaning("the router's table of port mappings is full"),
+    728: Meaning("the router's table of port mappings is full", full=True),
     729: Meaning("the router itself, or a fixed rule in it, uses the port", verify=True),
     731: Meaning("the router's table of port mappings is read-only", slow=True),
     732: Meaning("the router refuses the internal port"),

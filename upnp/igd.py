@@ -262,7 +262,8 @@ class Igd:
             return Conflict(seen.address)
         if seen.kind is Kind.UNKNOWN:
             return Unknown(seen.reason, silent=seen.silent)
-        return Ignored("the router did not keep the mapping")
+        # Where there is no room for it, some say that they made it.
+        return Ignored("the router did not keep the mapping", full=True)
 
     async def look(self, port: Port) -> Holder:
         """Whose a port is, by the router's table."""

@@ -1,13 +1,12 @@
-"""Searching for a router, and what it tells unasked: SSDP's messages. Pure.
+"""Searching for a router: SSDP's messages. Pure.
 
-UPnP Device Architecture 1.1, sections 1.3 (search) and 1.2 (advertisement).
+UPnP Device Architecture 1.1, section 1.3.
 
 Routers answer with all that HTTP forbids, so the reader takes what it can use and passes the rest
 over. An answer that says two things about where the description is says nothing.
 """
 
 from dataclasses import dataclass
-from enum import Enum
 
 PORT = 1900
 MULTICAST = "239.255.255.250"
@@ -39,45 +38,31 @@ def search(target: str, *, host: str, wait: int = 1) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def location(datagram: bytes) -> str | None:
-    """The LOCATION in an answer to a search; None if it is none, or has no single one."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a device says of itself, in one message for each thing that it is."""
+
+    location: str  # of its description
+    target: str = ""  # ST: what it answers as
+    name: str = ""  # USN: which one of these it is
+    bootid: int | None = None  # grows with every restart; devices of UPnP 1.0 have none
+
+
+def answer(datagram: bytes) -> Answer | None:
+    """An answer to a search; None if it is none, or names no single description."""
     start, fields = _read(datagram)
     words = start.split()
     if len(words) < 2 or not words[0].upper().startswith("HTTP/1.") or words[1] != "200":
         return None
-    return _single(fields, "LOCATION")
-
-
-class Kind(Enum):
-    ALIVE = "ssdp:alive"
-    BYEBYE = "ssdp:byebye"
-    UPDATE = "ssdp:update"  # it is about to have another boot number, without a restart
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """What a device tells of itself, in one message for each thing that it is."""
-
-    kind: Kind
-    target: str  # NT: what it is
-    bootid: int | None = None  # grows with every restart; routers of UPnP 1.0 have none
-    location: str | None = None
-
-
-def notification(datagram: bytes) -> Notification | None:
-    """A NOTIFY; None if it is none. The boot number of an update is the one that it announces."""
-    start, fields = _read(datagram)
-    if start.split()[:2] != ["NOTIFY", "*"]:
+    location = _single(fields, "LOCATION")
+    if location is None:
         return None
-    target = _single(fields, "NT")
-    try:
-        kind = Kind((_single(fields, "NTS") or "").lower())
-    except ValueError:
-        return None
-    if target is None:
-        return None
-    name = "NEXTBOOTID.UPNP.ORG" if kind is Kind.UPDATE else "BOOTID.UPNP.ORG"
-    return Notification(kind, target, _number(_single(fields, name)), _single(fields, "LOCATION"))
+    return Answer(
+        location,
+        _single(fields, "ST") or "",
+        _single(fields, "USN") or "",
+        _number(_single(fields, "BOOTID.UPNP.ORG")),
+    )
 
 
 def _read(datagram: bytes) -> tuple[str, list[tuple[str, str]]]:

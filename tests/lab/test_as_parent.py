@@ -3,23 +3,8 @@
 import os
 from pathlib import Path
 
-from tests.lab.lab import LAN1, Lab
+from tests.lab.lab import Lab
 from tests.lab.program import Program
-
-
-def test_a_child_of_pid_1_cleans_up_before_it_ends(lab: Lab, tmp_path: Path) -> None:
-    """What a container's init starts is what the container ends with."""
-    container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    init = ["sh", "-c", '"$@"; exit $?', "sh"]  # two commands, so that the shell stays
-    program = Program(lab, tmp_path, prefix=[*container, *init])
-    assert program.do("os.getppid()") == 3  # 1 is the init, 2 the guard, 3 the supervisor
-    assert program.bind("s", 7000) is None
-    assert lab.table() == {"tcp/7000": LAN1}
-    assert program.process.stdin is not None
-    program.process.stdin.close()
-    assert program.process.wait(20) == 0
-    assert lab.table() == {}
-    assert not list(program.state.glob("sessions/*"))
 
 
 def test_the_caller_does_not_wait_for_the_router(lab: Lab, tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ from tests.nobody import as_nobody
 Start = Callable[..., Program]
 
 
-@pytest.fixture
-def start(lab: Lab, tmp_path: Path) -> Start:
+@pytest.fixture(params=["events", "seccomp"])
+def start(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
+    """Starts the program, in turn with each way to see the ends of its sockets."""
+
     def run(*words: str, host: str = "lan1") -> Program:
-        return Program(lab, tmp_path, *words, host=host)
+        return Program(lab, tmp_path, "--track-close", request.param, *words, host=host)
 
     return run
 
@@ -67,11 +69,22 @@ def test_nobody_in_particular_can_use_it(lab: Lab, layout: list[str]) -> None:
         lab.wait_for(lambda: not list(folder.glob("*/sessions/*")))
 
 
-def test_pid_1_cleans_up_before_it_ends(lab: Lab, tmp_path: Path) -> None:
-    """When PID 1 of a container has ended, nobody is left to do it."""
+@pytest.mark.parametrize(
+    ("init", "supervisor"),
+    [
+        # natsup stays the program's parent: 1 is the guard, 2 the supervisor
+        pytest.param([], 2, id="natsup"),
+        # 1 is the init, 2 the guard; two commands, so that the shell stays
+        pytest.param(["sh", "-c", '"$@"; exit $?', "sh"], 3, id="another"),
+    ],
+)
+def test_a_container_ends_with_nothing_left_to_clean_up(
+    lab: Lab, tmp_path: Path, init: list[str], supervisor: int
+) -> None:
+    """When its PID 1 has ended, be it natsup or the parent of natsup, nobody is left to do it."""
     container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
-    program = Program(lab, tmp_path, prefix=container)
-    assert program.do("os.getppid()") == 2  # natsup stayed: 1 is the guard, 2 the supervisor
+    program = Program(lab, tmp_path, prefix=[*container, *init])
+    assert program.do("os.getppid()") == supervisor
     assert program.bind("s", 7000) is None
     assert lab.table() == {"tcp/7000": LAN1}
     assert program.process.stdin is not None
@@ -270,8 +283,11 @@ def test_one_slow_call_holds_up_no_other(lab: Lab, start: Start) -> None:
 
 def test_without_a_router_a_bind_goes_on(lab: Lab, start: Start) -> None:
     lab.stop_router()
-    program = start("--startup-timeout", "0.5")
+    program = start("--startup-timeout", "3")
+    assert program.do("len('started')") == 7
+    begin = time.monotonic()
     assert program.bind("first", 7000) is None
+    assert time.monotonic() - begin < 6
     begin = time.monotonic()
     for port in range(7001, 7011):
         assert program.bind("s", port) is None

@@ -79,13 +79,23 @@ def test_a_foreign_rule_is_left_alone(lab: Lab, start: Start) -> None:
         assert "718" in lab.map("lan2", "tcp", 7000)
 
 
-def test_nobody_waits_a_second_time_for_a_router_that_is_silent(lab: Lab, start: Start) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+def test_nobody_waits_a_second_time_for_a_router_that_is_silent(
+    lab: Lab, start: Start, gone: bool
+) -> None:
+    """Whether its connections stay up or nothing of it is left on the LAN."""
     program = start("--timeout", "1")
     assert program.bind("first", 7000) is None
-    lab.pause_router()
+    if gone:
+        lab.run("router", ["ip", "link", "set", "lan", "down"], check=True)
+    else:
+        lab.pause_router()
     assert timed(program, "second", 7001) >= 1
     assert sum(timed(program, f"s{n}", n) for n in range(7002, 7012)) < 1
-    lab.resume_router()
+    if gone:
+        lab.run("router", ["ip", "link", "set", "lan", "up"], check=True)
+    else:
+        lab.resume_router()
     everything = {f"tcp/{number}": LAN1 for number in range(7000, 7012)}
     lab.wait_for(lambda: lab.table() == everything, 60)
     assert timed(program, "last", 7020) < 1
@@ -93,7 +103,7 @@ def test_nobody_waits_a_second_time_for_a_router_that_is_silent(lab: Lab, start:
 
 
 def test_a_router_that_refuses_everything_is_asked_again(lab: Lab, start: Start) -> None:
-    """Without its chain miniupnpd cannot make rules: error 501, as of a router that is full."""
+    """Without its chain miniupnpd cannot make rules: error 501."""
     program = start()
     assert program.bind("first", 7000) is None
     rename = "inet", "nat", "prerouting_miniupnpd"
@@ -105,3 +115,22 @@ def test_a_router_that_refuses_everything_is_asked_again(lab: Lab, start: Start)
     jump = ["nft", "add", "rule", "inet", "nat", "prerouting", "jump", "prerouting_miniupnpd"]
     lab.run("router", jump, check=True)
     lab.wait_for(lambda: lab.table().get("tcp/7001") == LAN1, 60)
+
+
+def test_a_restart_that_nothing_else_would_show(lab: Lab, start: Start) -> None:
+    """No program binds anything, the router never tells of itself, every mapping has been seen to
+    be there once, and the router is away for less than it takes to be missed."""
+    program = start("-v")
+    for number in (7000, 7001, 7002):
+        assert program.bind(f"s{number}", number) is None
+    ours = {f"tcp/{number}": LAN1 for number in (7000, 7001, 7002)}
+    lab.wait_for(lambda: program.log().count("looked again: mapped") == 3)
+    assert lab.table() == ours
+    lab.stop_router()
+    lose_rules(lab)
+    next_second = int(time.time()) + 1  # its boot number is the time of its start, in seconds
+    lab.wait_for(lambda: time.time() >= next_second)
+    lab.start_router()
+    lab.wait_for(lambda: lab.table() == ours, 30)
+    assert "the router was restarted" in program.log()
+    assert "does not answer" not in program.log()

@@ -1,6 +1,7 @@
 """What natsup never tells the router of, by listening to what the router is told."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.lab.overheard import Overheard
 from tests.lab.program import Program
 
 FIRST, LAST = 7000, 7999  # mapped before and after whatever is not to be
+# For sockets of both families on one port, and of other programs of the host.
+SHARED = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)"
 
 
 class Scope:
@@ -49,7 +52,9 @@ def test_ports_below_1024(lab: Lab, tmp_path: Path) -> None:
     with scope.asks_nothing():
         for number in (1, 53, 80, 443, 1023):
             for kind in ("STREAM", "DGRAM"):
-                scope.bind(kind, "INET", "", number)
+                for family in ("INET", "INET6"):
+                    scope.bind(kind, family, "", number, before=SHARED)
+    assert scope.program.do("len(kept)") == 20
 
 
 @pytest.mark.parametrize("kind", ["STREAM", "DGRAM"])
@@ -83,13 +88,12 @@ def test_other_addresses_and_families(lab: Lab, tmp_path: Path) -> None:
 
 def test_the_ports_that_are_never_published(lab: Lab, tmp_path: Path) -> None:
     assert {port.protocol for port in NEVER} == {Protocol.UDP}
-    # As programs of these protocols do, of which a host may have several.
-    shared = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)"
     scope = Scope(lab, tmp_path)
     with scope.asks_nothing():
         for port in NEVER:
-            scope.bind("DGRAM", "INET", "", port.number, before=shared)
-    assert scope.program.do("len(kept)") == len(NEVER) > 0
+            for family in ("INET", "INET6"):
+                scope.bind("DGRAM", family, "", port.number, before=SHARED)
+    assert scope.program.do("len(kept)") == 2 * len(NEVER) > 0
 
 
 def test_ports_that_the_user_does_not_name(lab: Lab, tmp_path: Path) -> None:
@@ -97,7 +101,8 @@ def test_ports_that_the_user_does_not_name(lab: Lab, tmp_path: Path) -> None:
     with scope.asks_nothing():
         for number in (1024, 6999, 7011, 7998, 8000, 65535):
             for kind in ("STREAM", "DGRAM"):
-                scope.bind(kind, "INET", "", number)
+                for family in ("INET", "INET6"):
+                    scope.bind(kind, family, "", number, before=SHARED)
 
 
 def test_ports_that_the_user_denies(lab: Lab, tmp_path: Path) -> None:
@@ -121,3 +126,13 @@ def test_what_is_next_to_it_is_published(lab: Lab, tmp_path: Path) -> None:
     scope.bind("DGRAM", "INET6", f"::ffff:{LAN1}", 7005)
     wanted = {"tcp/7000", "tcp/1024", "tcp/1900", "tcp/7002", "udp/7003", "tcp/7004", "udp/7005"}
     assert lab.table() == dict.fromkeys(wanted, LAN1)
+
+
+def test_ssdp_is_everybodys(lab: Lab, tmp_path: Path) -> None:
+    """Its port can be bound by a program that shares it with nobody, under natsup or beside it."""
+    scope = Scope(lab, tmp_path)
+    with scope.asks_nothing():
+        scope.bind("DGRAM", "INET6", "", 1900)
+        assert scope.program.do("kept.pop().close()") is None
+        beside = "import socket; socket.socket(type=socket.SOCK_DGRAM).bind(('', 1900))"
+        lab.run("lan1", [sys.executable, "-c", beside], check=True)

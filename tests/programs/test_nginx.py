@@ -64,3 +64,5 @@ def test_workers_with_sockets_of_their_own_and_a_reload(lab: Lab, tmp_path: Path
 
     program.kill()
     lab.wait_for(lambda: lab.table() == {})
+    assert not lab.reaches(8080)
+    assert not lab.reaches(8082)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from natsup.state.model import Port, Protocol
 from natsup.upnp.router import server, soap
-from natsup.upnp.router.table import MOST, Mapping, Refused, Table
+from natsup.upnp.router.table import Mapping, Refused, Table
 
 A, B = "192.168.77.2", "192.168.77.3"
 
@@ -69,8 +69,8 @@ def test_leases_end() -> None:
 
 
 def test_a_full_table_says_so() -> None:
-    table = Table()
-    for number in range(MOST):
+    table = Table(3)
+    for number in range(3):
         table.add(mapping(2000 + number), requester=A)
     with pytest.raises(Refused) as error:
         table.add(mapping(1999), requester=A)

@@ -432,3 +432,71 @@ def test_a_socket_that_ends_during_the_look_is_not_forgotten() -> None:
     ledger.checked(PORT, Unknown("no answer"), 3.2)
     assert ledger.next_deadline() == 3.45  # it lingers like any other
     assert ledger.tick(3.45)[-1] == Remove(PORT)
+
+
+OTHER, THIRD = Port(Protocol.UDP, 7000), Port(Protocol.UDP, 7001)
+FULL = Ignored("full", full=True)
+
+
+def refused(ledger: Ledger, port: Port, outcome: Ignored | Conflict, holder: int) -> None:
+    ledger.ask(port, 0.0)
+    ledger.added(port, outcome, 0.0)
+    ledger.claim(port, holder, 0.0)
+
+
+def removed(ledger: Ledger, removal: Removal, now: float) -> None:
+    ledger.release(1, now)
+    assert Remove(PORT) in ledger.tick(now + 0.25)
+    ledger.removed(PORT, removal, now + 0.3)
+
+
+def test_a_removal_makes_room(ledger: Ledger) -> None:
+    mapped(ledger)
+    refused(ledger, OTHER, FULL, 2)
+    refused(ledger, THIRD, FULL, 3)
+    assert ledger.next_deadline() == 30
+    removed(ledger, Removal.GONE, 10.0)
+    assert ledger.next_deadline() == 10.3
+    assert requests(ledger.tick(10.3)) == [Add(OTHER, 3600), Add(THIRD, 3600)]
+    ledger.added(OTHER, Mapped(3600), 10.4)
+    ledger.added(THIRD, FULL, 10.4)
+    assert ledger.next_deadline() == 40.4  # not ever later, for a try that was no mere retry
+
+
+@pytest.mark.parametrize("removal", [Removal.NOT_OURS, Removal.HANDED_OVER, Removal.FAILED])
+def test_what_is_still_there_makes_no_room(ledger: Ledger, removal: Removal) -> None:
+    mapped(ledger)
+    refused(ledger, OTHER, FULL, 2)
+    removed(ledger, removal, 10.0)
+    assert requests(ledger.tick(11.0)) == []
+
+
+@pytest.mark.parametrize("outcome", [Ignored("no"), Ignored("no", slow=True), Conflict("x")])
+def test_room_is_for_those_who_lacked_it(ledger: Ledger, outcome: Ignored | Conflict) -> None:
+    mapped(ledger)
+    refused(ledger, OTHER, FULL, 2)
+    due = ledger.next_deadline()
+    assert due is not None
+    ledger.tick(due)
+    ledger.added(OTHER, outcome, due)
+    removed(ledger, Removal.GONE, due)
+    assert requests(ledger.tick(due + 1)) == []
+
+
+def test_room_is_not_for_what_nobody_wants(ledger: Ledger) -> None:
+    mapped(ledger)
+    refused(ledger, OTHER, FULL, 2)
+    ledger.release(2, 1.0)
+    removed(ledger, Removal.GONE, 10.0)
+    assert ledger.empty
+    assert ledger.next_deadline() is None
+
+
+def test_a_port_that_is_wanted_again_at_once_takes_its_room_back(ledger: Ledger) -> None:
+    mapped(ledger)
+    refused(ledger, OTHER, FULL, 2)
+    ledger.release(1, 10.0)
+    ledger.tick(10.25)
+    ledger.ask(PORT, 10.26)
+    assert requests(ledger.removed(PORT, Removal.GONE, 10.3)) == [Add(PORT, 3600)]
+    assert requests(ledger.tick(10.4)) == []

@@ -110,7 +110,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.forwarded.add(request.port)
             outcome = silence
         elif request.port not in self.forwarded and data.draw(st.booleans()):
-            outcome = Ignored("not today", slow=data.draw(st.booleans()))
+            outcome = Ignored(
+                "not today", slow=data.draw(st.booleans()), full=data.draw(st.booleans())
+            )
         else:
             self.forwarded.add(request.port)
             outcome = Mapped(data.draw(st.sampled_from([0, 60, 3600])))

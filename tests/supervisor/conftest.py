@@ -19,10 +19,17 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {**found, "NATSUP_STATE_DIR": str(tmp_path / "state")}
 
 
-@pytest.fixture(params=["in place", "as parent"])
+@pytest.fixture(
+    params=[
+        pytest.param([], id="in place"),
+        pytest.param(["--as-parent"], id="as parent"),
+        pytest.param(["--track-close", "seccomp"], id="in place, closes"),
+        pytest.param(["--as-parent", "--track-close", "seccomp"], id="as parent, closes"),
+    ]
+)
 def layout(request: pytest.FixtureRequest) -> list[str]:
-    """Options that choose the layout: every test that takes this runs in both."""
-    return ["--as-parent"] if request.param == "as parent" else []
+    """Options that choose the layout, and what is trapped: a test that takes this runs in each."""
+    return list(request.param)
 
 
 @pytest.fixture

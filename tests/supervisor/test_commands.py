@@ -48,6 +48,10 @@ def natsup(*words: str, environ: dict[str, str]) -> "subprocess.CompletedProcess
             ["gateway", "--internal", "127.0.0.1", "--external", "127.0.0.1", "--port", "99999"],
             "'99999' is no port",
         ),
+        (
+            ["gateway", "--internal", "127.0.0.1", "--external", "127.0.0.1", "--limit", "-1"],
+            "'-1' is no number",
+        ),
     ],
 )
 def test_bad_input_gets_one_line(environ: dict[str, str], words: list[str], message: str) -> None:

@@ -76,6 +76,7 @@ RIGHTS = Rights(
     read_memory=GOOD,
     memory_file=GOOD,
     take_socket=GOOD,
+    see_socket=GOOD,
 )
 FOLDER = Folder("/var/lib/natsup", "")
 LAN, WLAN, TUNNEL = Way("eth0", "192.168.1.1"), Way("wlan0", "10.0.0.1"), Way("tun0", "")
@@ -127,7 +128,7 @@ def test_where_all_is_well_there_is_nothing_to_do() -> None:
         ({"pidfd_thread": NO}, "pidfd-thread", "note", "not served", "6.9"),
         ({"netns_cookie": NO}, "netns-cookie", "note", "guessed", "5.14"),
         ({"endings": DEATH}, "socket-endings", "warning", "kills whoever tries", "AF_NETLINK"),
-        ({"io_uring_bind": GOOD}, "io-uring", "note", "are not seen", "io_uring_disabled=2"),
+        ({"io_uring_bind": GOOD}, "io-uring", "note", "are not seen", "--no-io-uring"),
         ({"gives_up_privileges": True}, "privileges", "note", "no_new_privs", "as root"),
     ],
 )
@@ -182,7 +183,7 @@ def test_without_libseccomp_nothing_is_said_of_what_needs_it() -> None:
         ({"yama": 2}, {}),
         ({"uid": 1000, "yama": 1, "may_trace": False, "as_parent": True}, {}),
         (
-            {"uid": 1, "yama": 2, "may_trace": False, "take_socket": NO},
+            {"uid": 1, "yama": 2, "may_trace": False, "take_socket": NO, "see_socket": NO},
             {"yama": ("problem", "ptrace_scope=1"), "descriptors": ("problem", "see Yama above")},
         ),
         ({"yama": 3}, {"yama": ("problem", "/etc/sysctl.d")}),
@@ -192,8 +193,12 @@ def test_without_libseccomp_nothing_is_said_of_what_needs_it() -> None:
             {"read_memory": DEATH, "memory_file": NO},
             {"memory": ("problem", "'process_vm_readv' to SystemCallFilter=")},
         ),
-        ({"take_socket": NO}, {"descriptors": ("problem", "'pidfd_getfd' to SystemCallFilter=")}),
-        ({"take_socket": DEATH}, {"descriptors": ("problem", "--cap-add SYS_PTRACE")}),
+        ({"take_socket": NO}, {"descriptors": ("warning", "'pidfd_getfd' to SystemCallFilter=")}),
+        ({"take_socket": DEATH}, {"descriptors": ("warning", "--cap-add SYS_PTRACE")}),
+        (
+            {"take_socket": NO, "see_socket": NO},
+            {"descriptors": ("problem", "'pidfd_getfd' to SystemCallFilter=")},
+        ),
     ],
 )
 def test_rights(rights: dict[str, Any], expected: dict[str, tuple[str, str]]) -> None:
@@ -604,10 +609,10 @@ def sandbox(action: str, call: str, where: str = "") -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("call", "identity", "level"),
     [
-        ("pidfd_getfd", "descriptors", "problem"),
+        ("pidfd_getfd", "descriptors", "warning"),
         ("seccomp", "seccomp-listener", "problem"),
         ("process_vm_readv", "memory", "ok"),
-        ("pidfd_open", "descriptors", "problem"),
+        ("pidfd_open", "descriptors", "warning"),
     ],
 )
 def test_in_a_sandbox(

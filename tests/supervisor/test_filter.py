@@ -1,10 +1,12 @@
 """The filter read as a program, and run on every architecture that may come along."""
 
+import errno
 import os
 import struct
 
 import pytest
 
+from natsup.supervisor.abi import CLOSE, IO_URING_SETUP, LANDLOCK_RESTRICT_SELF
 from natsup.supervisor.filter import Filter, build, cache_file, load
 
 ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
@@ -67,9 +69,34 @@ def test_aarch64(arch: int, number: int, expected: int) -> None:
     assert run(build("aarch64").program, arch, number) == expected
 
 
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_close_is_trapped_where_asked_for(machine: str, closes: bool) -> None:
+    """By the numbers that the receiver knows it by."""
+    program = build(machine, closes=closes).program
+    theirs = {"x86_64": (X86_64, I386), "aarch64": (AARCH64, ARM)}[machine]
+    numbers = [(arch, number) for number, arch in CLOSE if arch in theirs]
+    assert len(numbers) == (3 if machine == "x86_64" else 2)
+    for arch, number in numbers:
+        assert run(program, arch, number) == (NOTIFY if closes else ALLOW)
+        assert run(program, arch, number + 1) == ALLOW
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", os.uname().machine])
 def test_it_stays_short(machine: str) -> None:
-    assert len(build(machine).program) // 8 <= 14
+    assert len(build(machine).program) // 8 <= 20
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_io_uring_fails_where_asked_for(machine: str) -> None:
+    theirs = {"x86_64": (X86_64, I386), "aarch64": (AARCH64, ARM)}[machine]
+    for arch in theirs:
+        assert run(build(machine).program, arch, IO_URING_SETUP) == NOTIFY
+        refused = run(build(machine, io_uring=False).program, arch, IO_URING_SETUP)
+        assert refused == 0x00050000 | errno.ENOSYS  # SECCOMP_RET_ERRNO
+        assert run(build(machine).program, arch, LANDLOCK_RESTRICT_SELF) == NOTIFY
+    if machine == "x86_64":
+        assert run(build(machine).program, X86_64, IO_URING_SETUP | X32) == NOTIFY
 
 
 def test_the_cache_gives_back_what_was_built(tmp_path: os.PathLike[str]) -> None:
@@ -108,12 +135,16 @@ def test_a_cache_that_others_can_write_is_not_trusted(tmp_path: os.PathLike[str]
 @pytest.mark.parametrize(
     ("environ", "uid", "expected"),
     [
-        ({"HOME": "/home/u"}, 1000, "/home/u/.cache/natsup/filter-1-m"),
-        ({"HOME": "/home/u", "XDG_CACHE_HOME": "/c"}, 1000, "/c/natsup/filter-1-m"),
-        ({"HOME": "/home/u", "XDG_CACHE_HOME": "c"}, 1000, "/home/u/.cache/natsup/filter-1-m"),
-        ({"HOME": "/home/u"}, 0, "/var/cache/natsup/filter-1-m"),
+        ({"HOME": "/home/u"}, 1000, "/home/u/.cache/natsup/filter-2-m"),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "/c"}, 1000, "/c/natsup/filter-2-m"),
+        ({"HOME": "/home/u", "XDG_CACHE_HOME": "c"}, 1000, "/home/u/.cache/natsup/filter-2-m"),
+        ({"HOME": "/home/u"}, 0, "/var/cache/natsup/filter-2-m"),
         ({}, 1000, None),
     ],
 )
 def test_where_the_cache_is(environ: dict[str, str], uid: int, expected: str | None) -> None:
     assert cache_file(environ, uid, "m") == expected
+    closes = cache_file(environ, uid, "m", closes=True)
+    assert closes == (None if expected is None else f"{expected}-close")
+    without = cache_file(environ, uid, "m", io_uring=False)
+    assert without == (None if expected is None else f"{expected}-no-io-uring")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.options import OPTIONS, BadOption, Help, check, help_text, parse, unknown
 from natsup.supervisor.surroundings import Surroundings, log_destination
 
@@ -105,7 +106,8 @@ def test_help() -> None:
 
 
 def test_surroundings_travel_as_texts() -> None:
-    found = Surroundings(12, 1.25, "file", "/some where")
+    sockets = [Inherited(1 << 63, 10, 6, 7000, 5, 0), Inherited(2, 2, 17, 7001, 6, 1)]
+    found = Surroundings(12, 1.25, "file", "/some where", "seccomp", sockets)
     again, rest = Surroundings.split([*found.texts(), "exec", "words"])
     assert again.texts() == found.texts()
     assert rest == ["exec", "words"]

@@ -1,11 +1,13 @@
 """SSDP's messages, as routers really write them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from natsup.upnp import ssdp
-from natsup.upnp.ssdp import Kind, Notification
+from natsup.upnp.ssdp import Answer
 
 URL = "http://192.168.1.1:5000/rootDesc.xml"
 
@@ -43,7 +45,7 @@ def test_the_targets_name_both_versions_of_a_router_and_both_services() -> None:
     ],
 )
 def test_answers(text: str) -> None:
-    assert ssdp.location(text.format(URL).encode("latin-1")) == URL
+    assert ssdp.answer(text.format(URL).encode("latin-1")) == Answer(URL)
 
 
 @pytest.mark.parametrize(
@@ -60,58 +62,41 @@ def test_answers(text: str) -> None:
     ],
 )
 def test_what_is_no_answer(text: str) -> None:
-    assert ssdp.location(text.format(URL).encode("latin-1")) is None
+    assert ssdp.answer(text.format(URL).encode("latin-1")) is None
 
 
 @given(st.binary(max_size=3000))
 def test_any_bytes(data: bytes) -> None:
-    found = ssdp.location(data)
-    assert found is None or found == found.strip() != ""
-
-
-@given(st.binary(max_size=3000))
-def test_any_bytes_after_a_good_status(data: bytes) -> None:
-    found = ssdp.location(b"HTTP/1.1 200 OK\r\n" + data)
-    assert found is None or b"location" in data.lower()
+    for candidate in (data, b"HTTP/1.1 200 OK\r\n" + data):
+        found = ssdp.answer(candidate)
+        assert found is None or found.location == found.location.strip() != ""
+        assert found is None or b"location" in data.lower()
+        assert found is None or found.bootid is None or 0 <= found.bootid < 10**10
 
 
 IGD = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
-ALIVE = (
-    "NOTIFY * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nLOCATION: {}\r\nNT: " + IGD + "\r\n"
-    "NTS: ssdp:alive\r\nBOOTID.UPNP.ORG: 17\r\nNEXTBOOTID.UPNP.ORG: 18\r\n\r\n"
+ANSWER = (
+    f"HTTP/1.1 200 OK\r\nST: {IGD}\r\nUSN: uuid:7::{IGD}\r\n"
+    f"LOCATION: {URL}\r\nBOOTID.UPNP.ORG: 17\r\n\r\n"
 )
+READ = Answer(URL, IGD, f"uuid:7::{IGD}", 17)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "read"),
     [
-        ("", "", Notification(Kind.ALIVE, IGD, 17, URL)),
-        ("\r\n", "\n", Notification(Kind.ALIVE, IGD, 17, URL)),
-        ("NTS: ssdp:alive", "nts:SSDP:Alive", Notification(Kind.ALIVE, IGD, 17, URL)),
-        ("alive", "byebye", Notification(Kind.BYEBYE, IGD, 17, URL)),
-        ("alive", "update", Notification(Kind.UPDATE, IGD, 18, URL)),
-        ("BOOTID.UPNP.ORG: 17", "X: 17", Notification(Kind.ALIVE, IGD, None, URL)),
-        (": 17", ": -17", Notification(Kind.ALIVE, IGD, None, URL)),
-        (": 17", ": " + "1" * 5000, Notification(Kind.ALIVE, IGD, None, URL)),
-        (": 17", ": \u00b2", Notification(Kind.ALIVE, IGD, None, URL)),
-        ("LOCATION:", "X:", Notification(Kind.ALIVE, IGD, 17, None)),
-        ("HOST:", "LOCATION:", Notification(Kind.ALIVE, IGD, 17, None)),
-        ("NOTIFY", "M-SEARCH", None),
-        ("NOTIFY *", "NOTIFY /", None),
-        ("NOTIFY * HTTP/1.1", "HTTP/1.1 200 OK", None),
-        ("alive", "else", None),
-        ("NTS:", "X:", None),
-        ("NT: ", "X: ", None),
+        ("\r\n", "\r\n", READ),
+        ("\r\n", "\n", READ),
+        ("BOOTID.UPNP.ORG", "BootId.UPnP.org", READ),
+        ("BOOTID.UPNP.ORG", "X", replace(READ, bootid=None)),
+        (": 17", ": -17", replace(READ, bootid=None)),
+        (": 17", ": " + "1" * 5000, replace(READ, bootid=None)),
+        (": 17", ": \u00b2", replace(READ, bootid=None)),
+        (": 17", ": 17\r\nBOOTID.UPNP.ORG: 18", replace(READ, bootid=None)),
+        ("ST:", "X:", replace(READ, target="")),
+        ("USN:", "X:", replace(READ, name="")),
     ],
 )
-def test_notifications(old: str, new: str, read: Notification | None) -> None:
-    text = ALIVE.format(URL).replace(old, new) if old else ALIVE.format(URL)
-    assert ssdp.notification(text.encode("latin-1")) == read
-
-
-@given(st.binary(max_size=3000))
-def test_any_bytes_of_a_notification(data: bytes) -> None:
-    for candidate in (data, b"NOTIFY * HTTP/1.1\r\nNT: x\r\nNTS: ssdp:alive\r\n" + data):
-        found = ssdp.notification(candidate)
-        assert found is None or found.target
-        assert found is None or found.bootid is None or 0 <= found.bootid < 10**10
+def test_what_an_answer_says(old: str, new: str, read: Answer) -> None:
+    assert old in ANSWER
+    assert ssdp.answer(ANSWER.replace(old, new).encode("latin-1")) == read

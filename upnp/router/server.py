@@ -20,7 +20,7 @@ from natsup.upnp import ssdp
 from natsup.upnp.actions import ACTIONS
 from natsup.upnp.router import soap
 from natsup.upnp.router.forward import forward
-from natsup.upnp.router.table import Mapping, Refused, Table
+from natsup.upnp.router.table import MOST, Mapping, Refused, Table
 
 log = logging.getLogger("natsup.upnp")
 
@@ -101,13 +101,21 @@ class _Forward:
 
 
 class Router:
-    """A running gateway. ``tell`` is called with a line about everything that happens."""
+    """A running gateway. ``tell`` is called with a line about everything that happens; ``most``
+    is how many mappings it has room for."""
 
-    def __init__(self, internal: IPv4Address, external: IPv4Address, tell: Callable[[str], None]):
+    def __init__(
+        self,
+        internal: IPv4Address,
+        external: IPv4Address,
+        tell: Callable[[str], None],
+        *,
+        most: int = MOST,
+    ) -> None:
         self._internal = str(internal)
         self._external = str(external)
         self._tell = tell
-        self._table = Table()
+        self._table = Table(most)
         self._forwards: dict[Port, _Forward] = {}
         self._one_at_a_time = trio.Lock()  # what changes the table, and with it the sockets
         self._udn = str(uuid.uuid5(uuid.NAMESPACE_URL, f"natsup:{internal}"))

@@ -34,9 +34,10 @@ class Mapping:
 
 
 class Table:
-    """The mappings of one router, in the order they were made in."""
+    """The mappings of one router, in the order they were made in. ``most``: it has room for."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
         self._mappings: dict[Port, Mapping] = {}
 
     def __iter__(self) -> Iterator[Mapping]:
@@ -49,7 +50,7 @@ class Table:
         before = self._mappings.get(mapping.port)
         if before is not None and before.client != mapping.client:
             raise Refused(718, "ConflictInMappingEntry")
-        if before is None and len(self._mappings) >= MOST:
+        if before is None and len(self._mappings) >= self._most:
             raise Refused(728, "NoPortMapsAvailable")
         self._mappings[mapping.port] = mapping
         return before

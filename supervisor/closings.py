@@ -1,0 +1,153 @@
+"""When sockets end, seen by the program's own calls of close(): where sock_diag(7) is missing.
+
+A close() does not say whether it was the last one: the socket may live on in forks, in copies, in
+messages under way. And not every end is a close(): there are exit, exec, dup2, kill. So each that
+is trapped is only a reason to look at what is alive, and so are the end of a process that has
+bound a socket, and, for the rest, time. Some facts about looking:
+
+* /proc/net lists sockets by inode: UDP from their bind on, TCP while it listens or is connected.
+* It is read page by page and may change in between, so that a socket can be passed over. What is
+  missing is looked for twice.
+* A TCP socket that is bound and not listening is not there. Such a one lives as long as its port
+  cannot be bound by others; one that was listed before has ended when it is no more.
+* The trapped close() is carried out only after natsup has let it pass, some microseconds later.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import socket
+from collections.abc import Iterable, Sequence
+
+import trio
+
+from natsup.state.model import Protocol
+from natsup.supervisor.bell import Bell
+from natsup.supervisor.endings import Watched, port_is_free
+
+log = logging.getLogger("natsup.session")
+
+_SETTLE = 0.02  # seconds from the reason to look until the look: more may come
+_SHARE = 10.0  # a look that takes long is made more rarely: at most a tenth of the time
+_EVERY = 1.0  # seconds between looks without a reason
+
+_FILES: dict[tuple[int, Protocol], str] = {
+    (socket.AF_INET, Protocol.TCP): "/proc/net/tcp",
+    (socket.AF_INET, Protocol.UDP): "/proc/net/udp",
+    (socket.AF_INET6, Protocol.TCP): "/proc/net/tcp6",
+    (socket.AF_INET6, Protocol.UDP): "/proc/net/udp6",
+}
+_LOCAL, _INODE = 1, 9  # columns, proc_pid_net(5)
+
+
+class Closings:
+    """Watches sockets of this network namespace; ``bell`` is rung after each trapped close()."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._watched: dict[int, Watched] = {}
+        self._something = trio.Event()  # is watched
+        self._listed: set[int] = set()  # cookies of sockets that /proc/net has shown
+        self._epoll = select.epoll()  # readable if the bell is, or one of the processes
+        self._epoll.register(bell.fd, select.EPOLLIN)
+        self._processes: dict[int, int] = {}  # pid: its pidfd
+
+    def close(self) -> None:
+        """Nothing is watched any more."""
+        for process in list(self._processes):
+            self._forget(process)
+        self._epoll.close()
+
+    def watch(self, watched: Watched) -> None:
+        """From now on the end of this socket is reported."""
+        self._watched[watched.cookie] = watched
+        self._something.set()
+        if watched.process not in self._processes:
+            with contextlib.suppress(OSError):  # then time will tell
+                self._processes[watched.process] = os.pidfd_open(watched.process)
+                self._epoll.register(self._processes[watched.process], select.EPOLLIN)
+
+    def unwatch(self, cookie: int) -> None:
+        """Its end is of no interest any more."""
+        one = self._watched.pop(cookie, None)
+        if one is None:
+            return
+        self._listed.discard(cookie)
+        if not any(other.process == one.process for other in self._watched.values()):
+            self._forget(one.process)
+        if not self._watched:
+            self._something = trio.Event()
+
+    def _forget(self, process: int) -> None:
+        pidfd = self._processes.pop(process, None)
+        if pidfd is not None:
+            self._epoll.unregister(pidfd)
+            os.close(pidfd)
+
+    async def next(self) -> list[Watched]:
+        """Wait for ends. Returns the sockets that have ended, which are watched no more."""
+        pause = _SETTLE
+        while True:
+            await self._something.wait()  # and leave the bell rung: nobody has to ring it then
+            with trio.move_on_after(_EVERY):
+                await trio.lowlevel.wait_readable(self._epoll)
+                await trio.sleep(pause)
+            self._bell.hear()
+            for process in [pid for pid, pidfd in self._processes.items() if _ended(pidfd)]:
+                self._forget(process)
+            before, watched = trio.current_time(), list(self._watched.values())
+            try:
+                listed = await trio.to_thread.run_sync(look, watched)
+            except OSError as error:
+                log.warning("what has ended cannot be seen: %s", error.strerror)
+                await trio.sleep(_EVERY)
+                continue
+            pause = max(_SETTLE, (trio.current_time() - before) * _SHARE)
+            gone = [one for one in watched if one.cookie not in listed and self._is_gone(one)]
+            self._listed |= listed & self._watched.keys()
+            if gone:
+                for one in gone:
+                    self.unwatch(one.cookie)
+                return gone
+
+    def _is_gone(self, one: Watched) -> bool:
+        """Has a socket ended that /proc/net does not show?"""
+        if one.cookie not in self._watched:
+            return False
+        if one.port.protocol is Protocol.UDP or one.cookie in self._listed:
+            return True
+        return port_is_free(one)
+
+
+def look(watched: Sequence[Watched]) -> set[int]:
+    """The cookies of those sockets that /proc/net shows. Blocks for some milliseconds; OSError."""
+    found: set[int] = set()
+    for _ in range(2):
+        missing = [one for one in watched if one.cookie not in found]
+        for key in {(one.domain, one.port.protocol) for one in missing}:
+            inodes = listed(*key)
+            found |= {one.cookie for one in missing if one.inode in inodes}
+    return found
+
+
+def listed(domain: int, protocol: Protocol) -> dict[int, int]:
+    """A table of /proc/net, as `read_table` has it. Blocks for some milliseconds; OSError."""
+    with open(_FILES[domain, protocol], "rb") as file:
+        return read_table(file)
+
+
+def read_table(lines: Iterable[bytes]) -> dict[int, int]:
+    """A table of /proc/net, its heading first: the ports (host order) by inode. Pure."""
+    found = {}
+    for line in lines:
+        row = line.split()
+        if len(row) > _INODE and row[_INODE].isdigit():
+            found[int(row[_INODE])] = int(row[_LOCAL].rpartition(b":")[2], 16)
+    return found
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,224 @@
+"""When sockets end, told by the kernel: sock_diag(7)'s destroy events, and what is alive.
+
+close() does not tell: a socket lives on in forks, in copies, in messages under way. The kernel
+does, when the last copy has gone: it sends the dying socket's cookie to whoever joined the group
+of its family and protocol. Some facts about that:
+
+* It needs no privilege and covers the network namespace that the netlink socket was made in.
+* While a group has a member, the end of *every* socket of that kind costs the namespace some
+  microseconds. So a group is joined only while a socket of its kind is watched, and a classic BPF
+  filter drops in the kernel what is not ours.
+* The queue can overflow (ENOBUFS); then events are lost, and only a look tells what has ended.
+* A multipath TCP socket has a cookie that no event carries: what ends there is its subflow. Its
+  events are recognised by the port, and by having no peer, unlike the connections that it accepts.
+  Each is a reason to look.
+* A TCP socket that is bound and not listening is listed by inet_diag only since Linux 6.8
+  (TCPF_BOUND_INACTIVE).
+"""
+
+import ctypes
+import errno
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+
+import trio
+
+from natsup.state.model import Protocol
+from natsup.supervisor import diag
+from natsup.supervisor.endings import Watched, port_is_free
+
+log = logging.getLogger("natsup.session")
+
+_LOOK_AGAIN_SECONDS = 5.0
+
+_SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
+_SO_ATTACH_FILTER = 26
+
+# enum sknetlink_groups, linux/sock_diag.h
+_GROUPS: dict[tuple[int, Protocol], int] = {
+    (socket.AF_INET, Protocol.TCP): 1,
+    (socket.AF_INET, Protocol.UDP): 2,
+    (socket.AF_INET6, Protocol.TCP): 3,
+    (socket.AF_INET6, Protocol.UDP): 4,
+}
+KERNEL_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+
+_LISTEN, _BOUND_INACTIVE = 10, 13
+_STATES_OF_A_SERVER = 1 << _LISTEN | 1 << _BOUND_INACTIVE
+
+# Beyond this many the filter lets everything through and Python sorts it out: a longer one would
+# have to be rebuilt at every change.
+_MOST_FILTERED = 400
+_LD_WORD, _LD_HALF, _JEQ, _RET = 0x20, 0x28, 0x15, 0x06
+_WHOLE_MESSAGE = 0xFFFFFFFF
+
+
+class Overflow(Exception):
+    """Events were lost."""
+
+
+def filter_program(watched: Iterable[Watched]) -> bytes:
+    """The BPF program that lets the events of these sockets through, and no others.
+
+    Words are loaded in network order, while a cookie lies in the machine's own. The low half of
+    the cookie is enough: what else has it costs a look in a table.
+    """
+    singles = [w for w in watched if not w.multipath]
+    ports = sorted({w.port.number for w in watched if w.multipath})
+    lows = sorted({(w.cookie & 0xFFFFFFFF).to_bytes(4, sys.byteorder) for w in singles})
+    if len(lows) + len(ports) > _MOST_FILTERED:
+        return _instruction(_RET, _WHOLE_MESSAGE)
+    program = _instruction(_LD_WORD, diag.COOKIE_AT)
+    for low in lows:
+        program += _instruction(_JEQ, int.from_bytes(low, "big"), 0, 1)
+        program += _instruction(_RET, _WHOLE_MESSAGE)
+    if ports:
+        program += _instruction(_LD_HALF, diag.PEER_PORT_AT)
+        program += _instruction(_JEQ, 0, 1, 0)
+        program += _instruction(_RET, 0)
+        program += _instruction(_LD_HALF, diag.PORT_AT)
+    for port in ports:
+        program += _instruction(_JEQ, port, 0, 1)
+        program += _instruction(_RET, _WHOLE_MESSAGE)
+    return program + _instruction(_RET, 0)
+
+
+def _instruction(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, k)
+
+
+class DestroyEvents:
+    """Watches sockets of this network namespace. Raises OSError where sock_diag is missing."""
+
+    def __init__(self) -> None:
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, diag.NETLINK_SOCK_DIAG)
+        sock.bind((0, 0))  # without an address of its own it would get no multicasts
+        self._socket = trio.socket.from_stdlib_socket(sock)
+        self._watched: dict[int, Watched] = {}
+        self._joined: set[int] = set()
+        self._attached = b""
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def watch(self, watched: Watched) -> None:
+        """From now on the end of this socket is reported. Raises OSError."""
+        self._watched[watched.cookie] = watched
+        self._adjust()
+
+    def unwatch(self, cookie: int) -> None:
+        if self._watched.pop(cookie, None) is not None:
+            self._adjust()
+
+    def _adjust(self) -> None:
+        """Make filter and groups what the watched sockets need, the filter first."""
+        program = filter_program(self._watched.values())
+        if program != self._attached:
+            buffer = ctypes.create_string_buffer(program, len(program))
+            fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+            self._attached = program
+        wanted = {_GROUPS[w.domain, w.port.protocol] for w in self._watched.values()}
+        for group in wanted - self._joined:
+            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            self._joined.add(group)
+        for group in self._joined - wanted:
+            self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
+        self._joined = wanted
+
+    async def next(self) -> list[Watched]:
+        """Wait for ends. Returns the sockets that have ended, which are watched no more."""
+        while True:
+            try:
+                found = await self._receive()
+                unsure = [one for one in found if one.multipath]
+            except Overflow:
+                log.info("the kernel dropped events: looking at what is alive")
+                found = unsure = list(self._watched.values())
+            if unsure:
+                dead = await self._look(unsure)
+                found = [one for one in found if one not in unsure or one in dead]
+            if found:
+                for one in found:
+                    self.unwatch(one.cookie)
+                return found
+
+    async def _receive(self) -> list[Watched]:
+        """The sockets that one batch of events is about; multipath ones perhaps live on.
+
+        Raises `Overflow`.
+        """
+        while True:
+            try:
+                data = await self._socket.recv(1 << 16)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    raise Overflow from error
+                raise
+            found = self._concerned(data)
+            if found:
+                return found
+
+    def _concerned(self, data: bytes) -> list[Watched]:
+        found = []
+        for _, message in diag.messages(data):
+            event = diag.read_diag(message)
+            if event is None:
+                continue
+            if event.cookie in self._watched:
+                found.append(self._watched[event.cookie])
+            elif event.peer_port == 0:
+                found += [
+                    one
+                    for one in self._watched.values()
+                    if one.multipath and one.port.number == event.port
+                ]
+        return found
+
+    async def _look(self, unsure: list[Watched]) -> list[Watched]:
+        while True:
+            try:
+                missing = await trio.to_thread.run_sync(unlisted, unsure)
+            except OSError as error:
+                log.warning("what has ended cannot be seen: %s", error.strerror)
+                await trio.sleep(_LOOK_AGAIN_SECONDS)
+            else:
+                return [
+                    one
+                    for one, listable in missing
+                    if listable or port_is_free(one, reuse=one.multipath)
+                ]
+
+
+def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
+    """Which of these sockets the kernel does not list, each with whether it would if it were alive.
+    Blocks for some milliseconds; OSError."""
+    listings: dict[tuple[int, Protocol], list[diag.Diag]] = {}
+    for one in watched:
+        key = (one.domain, one.port.protocol)
+        if key not in listings:
+            listings[key] = list(diag.dump(one.domain, KERNEL_PROTOCOLS[one.port.protocol]))
+    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port.protocol])]
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or _lists_bound()
+    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
+
+
+def _listed(one: Watched, listing: list[diag.Diag]) -> bool:
+    if not one.multipath:
+        return any(found.cookie == one.cookie for found in listing)
+    return any(
+        found.port == one.port.number and 1 << found.state & _STATES_OF_A_SERVER
+        for found in listing
+    )
+
+
+def _lists_bound() -> bool:
+    """Does this kernel list TCP sockets that are bound and do not listen (Linux 6.8)?"""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        listing = diag.dump(socket.AF_INET, socket.IPPROTO_TCP)
+        return any(found.port == port for found in listing)

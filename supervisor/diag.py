@@ -1,0 +1,102 @@
+"""sock_diag(7): asking the kernel which sockets there are. Needs no privilege.
+
+The launcher uses it too, to see whether there is any; hence the C module under `socket`.
+"""
+
+import _socket as socket
+import os
+import struct
+import sys
+from collections.abc import Iterator
+
+NETLINK_SOCK_DIAG = 4  # linux/netlink.h
+EVERY_STATE = 0xFFFFFFFF
+NO_STATE = 0
+
+# A message: struct nlmsghdr (16 bytes), then struct inet_diag_msg, linux/inet_diag.h.
+HEADER = struct.Struct("=IHHII")
+PORT_AT, PEER_PORT_AT, COOKIE_AT = 20, 22, 60
+_STATE_AT, _INODE_AT = 17, 84
+_PORT = struct.Struct("!H")
+_COOKIE = struct.Struct("=II")  # the low half first, whatever the byte order
+_INODE = struct.Struct("=I")
+_LONG_ENOUGH = _INODE_AT + _INODE.size
+
+# A request: struct nlmsghdr, then struct inet_diag_req_v2 with an empty struct inet_diag_sockid.
+_REQUEST = struct.Struct("=BBBBI48x")
+_SOCK_DIAG_BY_FAMILY = 20
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_REQUEST_AND_DUMP = 0x301
+
+
+class Diag:
+    """What one message says of one socket."""
+
+    __slots__ = ("cookie", "inode", "peer_port", "port", "state")
+
+    def __init__(self, cookie: int, inode: int, port: int, peer_port: int, state: int) -> None:
+        self.cookie = cookie
+        self.inode = inode  # 0: nobody has it open
+        self.port = port  # host order
+        self.peer_port = peer_port  # 0: none
+        self.state = state  # TCP_ESTABLISHED and so on, net/tcp_states.h
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The netlink messages in a datagram, as (type, whole message). Stops at a broken one."""
+    while len(data) >= HEADER.size:
+        length, kind, *_ = HEADER.unpack_from(data)
+        if not HEADER.size <= length <= len(data):
+            return
+        yield kind, data[:length]
+        data = data[(length + 3) & ~3 :]
+
+
+def read_diag(message: bytes) -> Diag | None:
+    """A struct inet_diag_msg with its header, or None if it is too short to be one."""
+    if len(message) < _LONG_ENOUGH:
+        return None
+    low, high = _COOKIE.unpack_from(message, COOKIE_AT)
+    (port,) = _PORT.unpack_from(message, PORT_AT)
+    (peer,) = _PORT.unpack_from(message, PEER_PORT_AT)
+    (inode,) = _INODE.unpack_from(message, _INODE_AT)
+    return Diag(high << 32 | low, inode, port, peer, message[_STATE_AT])
+
+
+def dump(family: int, protocol: int, states: int = EVERY_STATE) -> Iterator[Diag]:
+    """The sockets of a family and protocol (IPPROTO_TCP or IPPROTO_UDP). Raises OSError.
+
+    ``states``: one bit for each that is wanted, by its number in net/tcp_states.h.
+    """
+    request = _REQUEST.pack(family, protocol, 0, 0, states)
+    header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+    try:
+        sock.send(header + request)
+        while True:
+            for kind, message in messages(sock.recv(1 << 17)):
+                if kind in (_NLMSG_DONE, _NLMSG_ERROR):  # both with an errno, negated
+                    number = -int.from_bytes(message[16:20], sys.byteorder, signed=True)
+                    if number > 0:
+                        raise OSError(number, os.strerror(number))
+                    return
+                diag = read_diag(message)
+                if diag is not None:
+                    yield diag
+    finally:
+        sock.close()
+
+
+def available() -> bool:
+    """Will the kernel tell here when sockets end?
+
+    A sandbox may forbid the netlink socket (systemd's RestrictAddressFamilies=), and a kernel may
+    lack the part for a protocol, which it would need for the events too (net/core/sock_diag.c,
+    sock_diag_broadcast_destroy_work()). Asked for sockets in no state it answers at once.
+    """
+    try:
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            list(dump(socket.AF_INET, protocol, NO_STATE))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,122 @@
+"""Sockets that the program is started with: no bind() of its own will tell of them.
+
+By socket activation (sd_listen_fds(3)) they are passed from descriptor 3 on; other starters, like
+inetd, pass them elsewhere. The launcher looks, since it has them; what it finds goes to the
+supervisor as text, not as descriptors, which would keep the ports bound.
+"""
+
+import _socket as socket
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+
+from natsup.supervisor import abi
+
+_FIRST = 3  # SD_LISTEN_FDS_START
+_WILDCARDS = ("0.0.0.0", "::")
+# Protocols by SO_TYPE and SO_PROTOCOL
+_TCP = {(socket.SOCK_STREAM, socket.IPPROTO_TCP), (socket.SOCK_STREAM, abi.IPPROTO_MPTCP)}
+_UDP = {(socket.SOCK_DGRAM, socket.IPPROTO_UDP)}
+
+
+class Inherited:
+    """A TCP or UDP socket that is bound to the wildcard, takes IPv4, and is not connected."""
+
+    __slots__ = ("cookie", "domain", "inode", "number", "protocol", "udp")
+
+    def __init__(
+        self, cookie: int, domain: int, protocol: int, number: int, inode: int, udp: int
+    ) -> None:
+        self.cookie = cookie
+        self.domain = domain
+        self.protocol = protocol
+        self.number = number  # of the port, host order
+        self.inode = inode
+        self.udp = bool(udp)
+
+    def to_text(self) -> str:
+        parts = (self.cookie, self.domain, self.protocol, self.number, self.inode, int(self.udp))
+        return ",".join(map(str, parts))
+
+    @classmethod
+    def from_text(cls, text: str) -> "Inherited":
+        return cls(*map(int, text.split(",")))
+
+
+def activated(environ: Mapping[str, str], pid: int) -> range:
+    """The descriptors that a process was activated with. Pure."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return range(0)
+    count = environ.get("LISTEN_FDS", "")
+    return range(_FIRST, _FIRST + min(int(count), 1 << 16)) if count.isdecimal() else range(0)
+
+
+def every() -> list[int]:
+    """All descriptors that the program will find open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # that of the folder itself has gone
+            if os.get_inheritable(int(name)):
+                found.append(int(name))
+    return sorted(found)
+
+
+def look(descriptors: Iterable[int]) -> list[Inherited]:
+    """Which of these are sockets whose ports may be published, each once."""
+    found: dict[int, Inherited] = {}
+    home: int | None = None
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                continue
+            sock = socket.socket(fileno=fd)
+            try:
+                if home is None:
+                    home = _own_namespace()
+                one = _look(sock, home)
+            finally:
+                sock.detach()
+            if one is not None:
+                found[one.cookie] = one
+    return list(found.values())
+
+
+def _look(sock: socket.socket, home: int) -> Inherited | None:
+    kind = (sock.type, sock.proto)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind not in _TCP | _UDP:
+        return None
+    host, number, *_ = sock.getsockname()
+    if host not in _WILDCARDS or not number or _connected(sock):
+        return None
+    if sock.family == socket.AF_INET6 and sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return None
+    if home and _option64(sock, abi.SO_NETNS_COOKIE) != home:
+        return None
+    inode = os.fstat(sock.fileno()).st_ino
+    cookie = _option64(sock, abi.SO_COOKIE)
+    return Inherited(cookie, sock.family, sock.proto, number, inode, int(kind in _UDP))
+
+
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _own_namespace() -> int:
+    """The cookie of this network namespace; 0 before Linux 5.14, where sockets do not tell."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        return _option64(sock, abi.SO_NETNS_COOKIE)
+    except OSError:
+        return 0
+    finally:
+        sock.close()
+
+
+def _option64(sock: socket.socket, option: int) -> int:
+    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 8), sys.byteorder)

@@ -1,0 +1,33 @@
+"""Finding out what a sandbox allows, in a child: there are filters that kill whoever tries.
+
+systemd's SystemCallFilter= does, without SystemCallErrorNumber=.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+from natsup.supervisor import abi, child, libc
+
+KILLED = -1
+
+
+def filtered() -> bool:
+    """Is this process under a seccomp filter (proc_pid_status(5))?"""
+    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+        return b"\nSeccomp:\t2\n" in file.read()
+    return False
+
+
+def attempt(function: Callable[[], int]) -> int:
+    """What ``function`` returns, 0 to 255, in a child; `KILLED` if a filter kills it for trying."""
+
+    def run() -> None:
+        libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
+        os._exit(function())
+
+    status = child.run(run)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:
+        return KILLED
+    return os.waitstatus_to_exitcode(status)
