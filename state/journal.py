@@ -23,6 +23,7 @@ from natsup.state.model import Port, Protocol
 
 log = logging.getLogger("natsup.state")
 VERSION = 1
+_MOST_CLIENTS = 100  # of a session, that are shown; ten times as many that are written down
 
 
 def default_directory(environ: Mapping[str, str], uid: int) -> Path:
@@ -67,6 +68,15 @@ class PortRecord:
     location: str  # of the gateway that it was made on, "" before there was one
 
 
+@dataclass(frozen=True, slots=True)
+class ClientRecord:
+    """A program that was taken for a client, whose UDP ports are passed."""
+
+    name: str
+    pid: int
+    reason: str
+
+
 @dataclass(slots=True)
 class SessionRecord:
     """A journal, read."""
@@ -76,6 +86,7 @@ class SessionRecord:
     ports: dict[Port, PortRecord] = field(default_factory=dict)
     alive: bool = False
     path: Path | None = None
+    clients: dict[int, ClientRecord] = field(default_factory=dict)  # by pid, of many the latest
 
 
 class Journal:
@@ -86,6 +97,7 @@ class Journal:
         self._path = path
         self._fd = fd
         self._complained = False
+        self._clients = 0
         self._torn = False  # does the file end within a line?
 
     @classmethod
@@ -117,6 +129,12 @@ class Journal:
 
     def gateway(self, record: GatewayRecord) -> None:
         self._append({"gateway": asdict(record)})
+
+    def client(self, record: ClientRecord, *, wall: float) -> None:
+        """A program was taken for a client."""
+        self._clients += 1
+        if self._clients <= 10 * _MOST_CLIENTS:
+            self._append({"client": asdict(record)}, wall)
 
     def note(self, note: Note, *, now: float, wall: float) -> None:
         """Write a ledger's note down; ``now`` and ``wall``: its clock, and the wall's."""
@@ -187,6 +205,8 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                 session.gateway = GatewayRecord(**record["gateway"])
             elif "port" in record:
                 _replay_port(session, record)
+            elif "client" in record:
+                _replay_client(session, record["client"])
         except (ValueError, KeyError, TypeError):
             if session is None:
                 return None
@@ -209,6 +229,14 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
         bool(record["exists"]),
         session.gateway.location if session.gateway else "",
     )
+
+
+def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:
+    client = ClientRecord(str(record["name"]), int(record["pid"]), str(record["reason"]))
+    session.clients.pop(client.pid, None)
+    session.clients[client.pid] = client
+    if len(session.clients) > _MOST_CLIENTS:
+        del session.clients[next(iter(session.clients))]
 
 
 def read(path: Path) -> SessionRecord | None:

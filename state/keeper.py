@@ -12,9 +12,10 @@ from types import TracebackType
 import trio
 
 from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
-from natsup.state.model import Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 log = logging.getLogger("natsup.state")
 
@@ -25,9 +26,10 @@ class Wish:
     Left without `claim`, it is withdrawn.
     """
 
-    def __init__(self, keeper: "Keeper", port: Port) -> None:
+    def __init__(self, keeper: "Keeper", port: Port, caller: Caller | None) -> None:
         self._keeper = keeper
         self.port = port
+        self.caller = caller
         self._answer: Outcome | None = None
         self._answered = trio.Event()
         self._open = False
@@ -49,11 +51,15 @@ class Wish:
             self._keeper._end(self, None)
 
     async def outcome(self, budget: float) -> Outcome:
-        """What the gateway makes of it, or `Ignored` if that takes longer than ``budget`` s."""
+        """What the gateway makes of it, or `Ignored` if that takes longer than ``budget`` s.
+
+        On a `Conflict` the call is to fail with EADDRINUSE."""
         with trio.move_on_after(budget):
             await self._answered.wait()
         if self._answer is None:
             return self._keeper._late(self, f"no answer within {budget:g} s")
+        if isinstance(self._answer, Conflict):
+            self._keeper._refused(self, self._answer)
         return self._answer
 
     def claim(self, holder: int) -> None:
@@ -70,7 +76,8 @@ class Keeper:
     """Keeps the ports of one session. `run` must be running; the rest does not block.
 
     ``clock`` tells seconds, and ``sleep_until`` sleeps until it tells so many. What one of the
-    ``neighbours`` wants is not removed, but left to it.
+    ``neighbours`` wants is not removed, but left to it. ``tell`` gets what happens to the ports,
+    and must not block.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class Keeper:
         sleep_until: Callable[[float], Awaitable[None]],
         neighbours: Neighbours,
         wall: Callable[[], float] = time.time,
+        tell: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self._ledger = ledger
         self._journal = journal
@@ -89,6 +97,8 @@ class Keeper:
         self._sleep_until = sleep_until
         self._neighbours = neighbours
         self._wall = wall
+        self._tell_of = tell
+        self._teller = Teller()
         self._gateway: Gateway | None = None
         self._wishes: dict[Port, list[Wish]] = {}
         self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
@@ -98,8 +108,9 @@ class Keeper:
 
     # --- what the session calls ---
 
-    def wish(self, port: Port) -> Wish:
-        return Wish(self, port)
+    def wish(self, port: Port, caller: Caller | None = None) -> Wish:
+        """``caller``: for whom, as the history tells it."""
+        return Wish(self, port, caller)
 
     def release(self, holder: int) -> None:
         """The socket with this cookie is no more."""
@@ -109,6 +120,8 @@ class Keeper:
         """From now on the ports are kept on this gateway."""
         before = self._gateway
         another = before is not None and _identity(before) != _identity(gateway)
+        if another:
+            self._happened(self._teller.another_gateway(self._clock()))
         self._gateway = gateway
         self._lost = trio.Event()
         self._journal.gateway(
@@ -134,6 +147,7 @@ class Keeper:
     def external_address(self, address: str) -> None:
         """The gateway told under which address the Internet finds it."""
         if self._gateway is not None:
+            self._happened(self._teller.external_address(address))
             self._journal.gateway(
                 GatewayRecord(
                     self._gateway.protocol,
@@ -152,6 +166,7 @@ class Keeper:
 
     async def close(self, budget: float) -> bool:
         """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
+        self._teller.close()
         self._carry_out(self._ledger.close(self._clock()))
         with trio.move_on_after(budget):
             while not self._ledger.settled:
@@ -164,6 +179,7 @@ class Keeper:
         self._wishes.setdefault(wish.port, []).append(wish)
         wish._heard = self._answers
         self._neighbours.announce(wish.port)
+        self._teller.asked(wish.port, wish.caller)
         outcome, effects = self._ledger.ask(wish.port, self._clock())
         if outcome is not None:
             wish._tell(outcome)
@@ -185,6 +201,9 @@ class Keeper:
             self._ledger.late(reason)
         return Ignored(reason)
 
+    def _refused(self, wish: Wish, outcome: Conflict) -> None:
+        self._happened(self._teller.refused(wish.port, wish.caller, outcome, self._clock()))
+
     def _tell(self, port: Port, outcome: Outcome) -> None:
         for wish in self._wishes.get(port, ()):
             if wish._answer is None:
@@ -198,10 +217,15 @@ class Keeper:
                 if effect.state in (State.GONE, State.RELEASING):
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
+                self._happened(self._teller.noted(effect, self._clock()))
             else:
                 self._todo_send.send_nowait(effect)
         self._changed.set()
         self._changed = trio.Event()
+
+    def _happened(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._tell_of(event)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -221,6 +245,7 @@ class Keeper:
             removal = await self._remove(port)
             log.info("%s: removal: %s", port, removal.value)
             self._answers += removal is not Removal.FAILED
+            self._happened(self._teller.removed(port, removal, self._clock()))
             effects = self._ledger.removed(port, removal, self._clock())
         else:
             outcome = await self._ask(request)
@@ -228,11 +253,13 @@ class Keeper:
             self._answers += not silent
             if isinstance(request, Add):
                 log.info("%s: %s", port, outcome)
+                self._teller.added(port, outcome)
                 effects = self._ledger.added(port, outcome, self._clock())
                 self._tell(port, outcome)
             else:
                 level = logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO
                 log.log(level, "%s: looked again: %s", port, outcome)
+                self._happened(self._teller.checked(port, outcome, self._clock()))
                 effects = self._ledger.checked(port, outcome, self._clock())
             if silent:
                 self._lost.set()

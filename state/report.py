@@ -45,6 +45,10 @@ def _session(record: SessionRecord) -> dict[str, Any]:
             }
             for port, known in sorted(record.ports.items())
         ],
+        "clients": [
+            {"program": client.name, "pid": client.pid, "reason": client.reason}
+            for client in record.clients.values()
+        ],
     }
 
 
@@ -81,6 +85,9 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         lines.append("  " + "  ".join(cells).rstrip())
     if not rows:
         lines.append("  no ports")
+    for client in record.clients.values():
+        name, why = printable(client.name), printable(client.reason)
+        lines.append(f"  {name} (pid {client.pid}): UDP ports passed: a client ({why})")
     return "\n".join(lines)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.happenings import Caller, removal
+from natsup.state.history import Entry
 from natsup.state.journal import SessionRecord, sessions
 from natsup.state.model import Port, Removal
 
@@ -22,6 +24,7 @@ class SweepReport:
 
     settled: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  # for another time
+    entries: list[Entry] = field(default_factory=list)  # for the history
 
     def lines(self) -> list[str]:
         return [*self.settled, *self.left]
@@ -115,27 +118,34 @@ async def sweep(
             wall=wall(),
         )
         for leftover in plan:
-            await _sweep_one(leftover, gateway, report, neighbours)
+            await _sweep_one(leftover, gateway, report, neighbours, wall)
         return report
     finally:
         os.close(fd)
 
 
 async def _sweep_one(
-    leftover: Leftover, gateway: Gateway, report: SweepReport, neighbours: Neighbours
+    leftover: Leftover,
+    gateway: Gateway,
+    report: SweepReport,
+    neighbours: Neighbours,
+    wall: Callable[[], float],
 ) -> None:
-    record = leftover.session
-    whose = f"{record.header.command[0].rpartition('/')[2]} (session {record.header.session})"
+    record, header = leftover.session, leftover.session.header
+    caller = Caller(header.command[0].rpartition("/")[2], header.pid)
+    whose = f"{caller.name} (session {header.session})"
     left = bool(leftover.keep)
     report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
     for port in leftover.remove:
         wanted = neighbours.want(port)
-        removal = Removal.HANDED_OVER if wanted else await gateway.remove(port)
-        if removal is Removal.FAILED:
+        result = Removal.HANDED_OVER if wanted else await gateway.remove(port)
+        event = removal(port, caller, result, "its session ended without cleaning up")
+        report.entries.append(Entry(wall(), header.session, tuple(header.command), event))
+        if result is Removal.FAILED:
             left = True
             report.left.append(f"{port} of {whose} is left: the router did not answer")
         else:
-            report.settled.append(f"{port} of {whose} {_SETTLED[removal]}")
+            report.settled.append(f"{port} of {whose} {_SETTLED[result]}")
     if not left:
         assert record.path is not None
         try:

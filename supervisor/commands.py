@@ -1,6 +1,7 @@
 """Every command but `exec`, which must not wait for what these import."""
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ _DESCRIPTION = "Runs a program so that the ports it binds are open on the home r
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
     ("status", "[--json]", "every session's ports, and what state each is in"),
+    ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("demo", "", "the main job, with no router needed"),
@@ -34,6 +36,10 @@ def main(words: list[str]) -> int:
         return _complain(str(error))
     if name == "status":
         return _status(rest)
+    if name == "log":
+        from natsup.supervisor import past
+
+        return past.main(_Parser(prog="natsup log"), rest)
     if name == "doctor":
         from natsup.supervisor import doctor
 
@@ -110,6 +116,7 @@ def _clean(words: list[str]) -> int:
 
     import trio
 
+    from natsup.state import history
     from natsup.state.sweep import SweepReport, forget, sweep
     from natsup.supervisor.neighbours import Announcements
     from natsup.upnp.discovery import find_gateway, network_of
@@ -143,6 +150,8 @@ def _clean(words: list[str]) -> int:
     done = trio.run(run)
     if isinstance(done, NoGateway):
         return _complain(f"no router to clean: {done.reason}")
+    with contextlib.suppress(OSError):  # what was done counts, and is told below
+        history.append(directory, [history.line_of(entry) for entry in done.entries])
     print("\n".join(done.lines()) or "Nothing was left on the router.")
     return 1 if done.left else 0
 

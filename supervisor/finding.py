@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from natsup.state.gateway import Neighbours, host
+from natsup.state.history import History
 from natsup.state.keeper import Keeper, cancel_after
 from natsup.state.known import Known, recall, remember
 from natsup.state.sweep import sweep
@@ -45,12 +46,14 @@ class Finder:
         rules: Rules,
         folder: Path,
         neighbours: Neighbours,
+        history: History,
     ) -> None:
         self._settings = settings
         self._keeper = keeper
         self._rules = rules
         self._folder = folder
         self._neighbours = neighbours
+        self._history = history
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._sign = trio.Event()  # that the router was restarted
@@ -186,6 +189,8 @@ class Finder:
         else:
             for line in report.lines():
                 log.info("%s", line)
+            for entry in report.entries:
+                self._history.put(entry)
 
 
 def _clock(wall: float) -> str:

@@ -89,6 +89,13 @@ def _switch(text: str) -> bool:
     raise ValueError("yes or no")
 
 
+def _names(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",")]
+    if all(name and "/" not in name for name in names):
+        return names
+    raise ValueError("names of programs as ps -e shows them, such as unbound,dnsmasq")
+
+
 def _tracking(text: str) -> str:
     if text in ("auto", "events", "seccomp"):
         return text
@@ -132,6 +139,8 @@ OPTIONS = (
     Option("deny", _ports, [], "PORT/PROTO,...", "never publish these"),
     Option("ephemeral", _switch, False, "", "also publish ports that the system chooses (port 0)"),
     Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
+    Option("clients", _names, [], "NAME,...|all", "never publish these programs' UDP ports"),
+    Option("servers", _names, [], "NAME,...|all", "publish theirs even if they look like clients"),
     Option("inherited", _switch, False, "", "also publish sockets that it is started with"),
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
@@ -210,6 +219,8 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
             raise BadOption(
                 f"--log: {settings['log']} cannot be written: {error.strerror}"
             ) from None
+    for both in set(settings["clients"]) & set(settings["servers"]):
+        raise BadOption(f"--servers: {both!r} is among --clients, too; give it to one of them")
     name = settings["interface"]
     if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):
         raise BadOption(f"--interface: there is no {name!r} here; ip link lists what there is")

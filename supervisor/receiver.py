@@ -17,7 +17,7 @@ from errno import ENOTUNIQ
 from natsup.state.model import Protocol
 from natsup.supervisor.abi import CLOSE, IO_URING_SETUP, LANDLOCK_RESTRICT_SELF, plain
 from natsup.supervisor.bell import Bell
-from natsup.supervisor.clients import RESOLVERS, Clients
+from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.glimpse import Kind, glimpse, kind_of
 from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import Page
@@ -36,6 +36,7 @@ from natsup.upnp import ssdp
 
 log = logging.getLogger("natsup.calls")
 
+_MOST_KNOWN = 1024  # clients that wait for the session to tell of them
 _MOST_SAID = 100
 _SSDP_GROUP = socket.inet_aton(ssdp.MULTICAST)
 
@@ -109,6 +110,7 @@ class Receiver:
         listener: Listener,
         page: Page,
         rules: Rules,
+        clients: Clients,
         closes: Bell | None = None,
         *,
         borrows: bool = True,
@@ -123,9 +125,12 @@ class Receiver:
         self._said: set[str] = set()
         self._borrows = borrows
         self._confined = False  # has anybody under the filter restricted itself by Landlock?
-        self.clients = Clients()
         self.taken: deque[Call | Wanted] = deque()
         self.holds_ssdp: Callable[[], bool] = lambda: False
+        self.clients = clients
+        # Clients that were known by their names, for the session to tell of: process, name, why
+        self.known: deque[tuple[int, str, str]] = deque(maxlen=_MOST_KNOWN)
+        self._once = Once()
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
@@ -321,8 +326,14 @@ class Receiver:
         return self._listener.answer(notification, 0)
 
     def _is_client(self, process: int, name: str) -> bool:
-        if name in RESOLVERS:
+        reason = self.clients.by_name(name)
+        if reason is not None:
+            if self._once.first(process, name):
+                self.known.append((process, name, reason))
+                os.eventfd_write(self.wake, 1)
             return True
+        if self.clients.serves(name):
+            return False
         now = time.monotonic()
         if not self.clients.is_client(process, now):
             return False

@@ -18,12 +18,15 @@ from pathlib import Path
 
 import trio
 
-from natsup.state.journal import Header, Journal, default_directory
+from natsup.state.happenings import Caller, Event, What
+from natsup.state.history import History
+from natsup.state.journal import ClientRecord, Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.supervisor import afterwards, clock, handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.clients import ALL_BRIEF, MANY_AT_ONCE, Once
 from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.endings import Endings, Watched
@@ -36,12 +39,13 @@ from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver, Wanted
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
-from natsup.supervisor.target import cookie
+from natsup.supervisor.target import cookie, program_name
 from natsup.supervisor.verdict import publishable
 
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
+_WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 _LOOK_AT_CALLER_SECONDS = 0.05
 _EPHEMERAL_TRIES = 8
 
@@ -79,6 +83,7 @@ def serve(
     journal = Journal.create(
         folder, Header(session, pid=pid, command=command, started=surroundings.started)
     )
+    history = History(folder, session, command)
     log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):
         log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
@@ -91,6 +96,7 @@ def serve(
             receiver,
             child,
             journal,
+            history,
             folder,
             session,
             pid,
@@ -119,6 +125,7 @@ class Session:
         receiver: Receiver,
         child: int | None,
         journal: Journal,
+        history: History,
         folder: Path,
         session: str,
         pid: int,
@@ -132,6 +139,7 @@ class Session:
         self._receiver = receiver
         self._child = child
         self._journal = journal
+        self._history = history
         self._control = control
         self._neighbours = Announcements(session)
         self._keeper = Keeper(
@@ -140,25 +148,31 @@ class Session:
             clock=clock.now,
             sleep_until=clock.sleep_until,
             neighbours=self._neighbours,
+            tell=history.add,
         )
         self._rules = receiver.rules
         self._closes = receiver.closes
         self._endings: Endings | None = None
-        self._finder = Finder(settings, self._keeper, self._rules, folder, self._neighbours)
+        self._finder = Finder(
+            settings, self._keeper, self._rules, folder, self._neighbours, history
+        )
         receiver.holds_ssdp = lambda: self._finder.ears.holding
         self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
-        self._udp: dict[int, tuple[int, float]] = {}
+        self._udp: dict[int, tuple[int, str, float]] = {}
+        self._clients = Once()
 
     async def run(self) -> None:
         if self._journal.fileno() is not None:
             self._tell_guard(handover.KEEP, fd=self._journal.fileno())
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
             left = not await self._keeper.close(_CLEAN_UP_SECONDS)
+            await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
@@ -219,6 +233,8 @@ class Session:
                     self._page.drop(call.slot)
                 else:
                     nursery.start_soon(self._serve_call, call)
+            while self._receiver.known:
+                self._tell_of_client(*self._receiver.known.popleft())
 
     async def _serve_call(self, call: Call) -> None:
         held = Held(call, trio.CancelScope(), trio.Event())
@@ -260,7 +276,7 @@ class Session:
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
-                with self._keeper.wish(port) as wish:
+                with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
                     outcome = await self._outcome(wish)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
@@ -341,11 +357,11 @@ class Session:
     def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
         port = watched.port
         wish.claim(watched.cookie)
-        if port.protocol is Protocol.UDP:
+        if port.protocol is Protocol.UDP and not self._receiver.clients.serves(call.name):
             now = time.monotonic()
-            self._udp[watched.cookie] = (call.process, now)
+            self._udp[watched.cookie] = (call.process, call.name, now)
             if self._receiver.clients.got(call.process, port.number, now):
-                log.info("%s has got many UDP ports at once: a client, further ones pass", call)
+                self._tell_of_client(call.process, call.name, MANY_AT_ONCE)
 
     async def _adopt(self, one: Inherited) -> None:
         """Publish the port of a socket that the program was started with."""
@@ -356,7 +372,7 @@ class Session:
             log.info("%s, which the program was started with, would be published", port)
             return
         watched = Watched(one.cookie, port, one.domain, one.protocol, one.inode, self._pid)
-        with self._keeper.wish(port) as wish:
+        with self._keeper.wish(port, Caller(program_name(self._pid), self._pid)) as wish:
             self._watch(watched)
             if await afterwards.alive(watched, events=self._closes is None):
                 wish.claim(watched.cookie)
@@ -403,10 +419,18 @@ class Session:
         self._keeper.release(number)
         self._receiver.untold.pop(number, None)
         if number in self._udp:
-            process, since = self._udp.pop(number)
+            process, name, since = self._udp.pop(number)
             now = time.monotonic()
             if self._receiver.clients.ended(process, lived=now - since, now=now):
-                log.info("pid %d asks from many UDP ports: a client, they are passed", process)
+                self._tell_of_client(process, name, ALL_BRIEF)
+
+    def _tell_of_client(self, process: int, name: str, reason: str) -> None:
+        """Once for each: it is one for as long as it goes on like that."""
+        if not self._clients.first(process, name):
+            return
+        log.info("%s (pid %d): a client (%s), its UDP ports are passed", name, process, reason)
+        self._journal.client(ClientRecord(name, process, reason), wall=time.time())
+        self._history.add(Event(What.CLIENT, None, Caller(name, process), reason))
 
     # --- guard and child ---
 

@@ -19,6 +19,7 @@ from natsup.state.model import Port, Protocol
 from natsup.supervisor import handover, libc, sandbox
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
+from natsup.supervisor.clients import Clients
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
@@ -123,10 +124,11 @@ def main(arguments: list[str]) -> None:
     settings, command = parse(words, os.environ, surroundings.folder)
     logs.hold(verbose=settings["verbose"])
     listener.wake_in_step()
+    clients = Clients(settings["clients"], settings["servers"])
     closes = Bell() if surroundings.closes else None
     borrows, reads = _survives(_borrow), _survives(_read)
     rules = rules_of(settings)
-    receiver = Receiver(listener, page, rules, closes, borrows=borrows, reads=reads)
+    receiver = Receiver(listener, page, rules, clients, closes, borrows=borrows, reads=reads)
     threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received

@@ -91,6 +91,11 @@ class Program:
         sessions: list[dict[str, Any]] = json.loads(done.stdout)["sessions"]
         return sessions
 
+    def history(self) -> list[dict[str, Any]]:
+        """What `natsup log --json` shows on this host."""
+        done = self._lab.run(self._host, [NATSUP, "log", "--json"], env=self.environ)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
     def log(self) -> str:
         """What natsup has logged on this host."""
         try:

@@ -1,11 +1,13 @@
 """Debian's programs under `natsup exec` on lan1."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.lab.lab import Lab
 from tests.lab.program import NATSUP
@@ -20,8 +22,10 @@ class Running:
     def __init__(self, lab: Lab, folder: Path, command: Sequence[str], *words: str) -> None:
         folder.mkdir(exist_ok=True)
         self._output = folder / "output"
+        self._lab = lab
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "XDG_"))}
         environ |= {"HOME": str(folder), "NATSUP_STATE_DIR": str(folder.parent / "state")}
+        self._environ = environ
         with self._output.open("ab") as output:
             self.process = lab.popen(
                 "lan1",
@@ -37,6 +41,17 @@ class Running:
     def output(self) -> str:
         """What it has written so far."""
         return self._output.read_text(errors="replace")
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What `natsup status --json` shows."""
+        done = self._lab.run("lan1", [NATSUP, "status", "--json"], env=self._environ)
+        sessions: list[dict[str, Any]] = json.loads(done.stdout)["sessions"]
+        return sessions
+
+    def history(self) -> list[dict[str, Any]]:
+        """What `natsup log --json` shows."""
+        done = self._lab.run("lan1", [NATSUP, "log", "--json"], env=self._environ)
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
     def kill(self) -> None:
         """SIGKILL to all of its processes; natsup's own are in sessions of their own.

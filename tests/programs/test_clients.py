@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from natsup.supervisor.clients import CROWD
+from natsup.supervisor.clients import A_RESOLVER, ALL_BRIEF, CROWD, MANY_AT_ONCE, NAMED
 from tests.lab.lab import LAN1, LAN2, WAN, Lab
 from tests.lab.overheard import Overheard
 from tests.programs import torrent, transmission
@@ -128,6 +129,20 @@ def serve_names(lab: Lab) -> None:
     lab.popen("wan", [sys.executable, "-c", _SERVER], stdin=subprocess.DEVNULL)
 
 
+def shown(lab: Lab, running: Running) -> list[tuple[str, str]]:
+    """The clients that `natsup status` shows, with why they are; `natsup log` tells the same."""
+    (session,) = running.sessions()
+    clients: list[dict[str, Any]] = session["clients"]
+
+    def told() -> list[dict[str, Any]]:
+        return [entry for entry in running.history() if entry["what"] == "client"]
+
+    lab.wait_for(lambda: len(told()) == len(clients))
+    for one, entry in zip(clients, told(), strict=True):
+        assert all(one[key] == entry[key] for key in ("program", "pid", "reason"))
+    return [(one["program"], one["reason"]) for one in clients]
+
+
 RESOLVERS = pytest.mark.parametrize("resolver", [unbound, named])
 HOW = pytest.mark.parametrize("how", ["in turn", "together"])
 Resolver = Callable[[Path, str], list[str]]
@@ -140,7 +155,7 @@ def test_a_known_resolver_is_a_client_from_the_start(
 ) -> None:
     serve_names(lab)
     overheard = Overheard(lab, tmp_path)
-    Running(lab, tmp_path / "home", resolver(tmp_path / "home", ""))
+    running = Running(lab, tmp_path / "home", resolver(tmp_path / "home", ""))
     lab.wait_for(lambda: ask(lab, "ready") is not None)
     took = ask(lab, "name", NAMES, how)
     assert took is not None
@@ -148,6 +163,7 @@ def test_a_known_resolver_is_a_client_from_the_start(
     lab.map("lan1", "udp", 7000)  # what is heard is heard in its order
     lab.wait_for(lambda: "udp/7000" in overheard.ports())
     assert set(overheard.ports()) == {"udp/7000"}
+    assert shown(lab, running) == [(resolver.__name__, A_RESOLVER)]
 
 
 @HOW
@@ -157,7 +173,7 @@ def test_an_unknown_resolver_is_learned(
 ) -> None:
     serve_names(lab)
     overheard = Overheard(lab, tmp_path)
-    Running(lab, tmp_path / "home", resolver(tmp_path / "home", "answerer"))
+    running = Running(lab, tmp_path / "home", resolver(tmp_path / "home", "answerer"))
     lab.wait_for(lambda: ask(lab, "ready") is not None)
     took = ask(lab, "name", NAMES, how)
     assert took is not None
@@ -167,6 +183,35 @@ def test_an_unknown_resolver_is_learned(
     assert ask(lab, "more", NAMES, how) is not None
     lab.wait_for(lambda: lab.table() == {})
     assert set(overheard.ports()) == told
+    ((name, reason),) = shown(lab, running)
+    assert name == "answerer"
+    assert reason in (MANY_AT_ONCE, ALL_BRIEF)
+
+
+def test_a_client_by_the_users_word(lab: Lab, tmp_path: Path) -> None:
+    serve_names(lab)
+    overheard = Overheard(lab, tmp_path)
+    command = unbound(tmp_path / "home", "answerer")
+    running = Running(lab, tmp_path / "home", command, "--clients", "answerer")
+    lab.wait_for(lambda: ask(lab, "ready") is not None)
+    assert ask(lab, "name", NAMES) is not None
+    lab.map("lan1", "udp", 7000)
+    lab.wait_for(lambda: "udp/7000" in overheard.ports())
+    assert set(overheard.ports()) == {"udp/7000"}
+    assert shown(lab, running) == [("answerer", NAMED)]
+
+
+def test_a_server_by_the_users_word(lab: Lab, tmp_path: Path) -> None:
+    """Even a resolver: each of its ports is published, and it waits for the router each time."""
+    serve_names(lab)
+    overheard = Overheard(lab, tmp_path)
+    command = unbound(tmp_path / "home", "")
+    running = Running(lab, tmp_path / "home", command, "--servers", "all")
+    lab.wait_for(lambda: ask(lab, "ready") is not None)
+    asked = 2 * CROWD
+    assert ask(lab, "name", asked) is not None
+    assert len(set(overheard.ports())) >= asked
+    assert shown(lab, running) == []
 
 
 def test_a_client_does_not_make_clients_of_the_others(lab: Lab, tmp_path: Path) -> None:

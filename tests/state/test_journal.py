@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from natsup.state.journal import (
+    ClientRecord,
     GatewayRecord,
     Header,
     Journal,
@@ -113,6 +114,28 @@ def test_unknown_records_are_passed_over() -> None:
     session = replay([header.encode(), b'{"weather": "fine"}', b'{"port": "sctp/5"}', b"7", b"{"])
     assert session is not None
     assert session.ports == {}
+
+
+def test_clients_are_read_once_a_process_and_not_all_of_them(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    for number in range(5000):
+        journal.client(ClientRecord("x", 1 + number % 900, "because"), wall=0.0)
+    (session,) = sessions(tmp_path)
+    assert list(session.clients) == list(range(1, 101))
+    assert session.clients[7] == ClientRecord("x", 7, "because")
+    assert session.path is not None
+    assert len(session.path.read_bytes().splitlines()) < 1010
+
+
+@pytest.mark.parametrize("record", [b"7", b"{}", b'{"name": "x", "pid": null, "reason": ""}'])
+def test_a_client_that_cannot_be_read_is_passed_over(tmp_path: Path, record: bytes) -> None:
+    written(tmp_path)
+    (path,) = (tmp_path / "sessions").iterdir()
+    lines = [*path.read_bytes().splitlines(), b'{"time": 1, "client": ' + record + b"}"]
+    session = replay(lines)
+    assert session is not None
+    assert session.clients == {}
+    assert PORT in session.ports
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "full"])

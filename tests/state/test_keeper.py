@@ -8,6 +8,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from natsup.state.happenings import Caller, Event, What
 from natsup.state.journal import Header, Journal, sessions
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, State
@@ -94,13 +95,22 @@ def others() -> Others:
 
 
 @pytest.fixture
-async def keeper(journal: Journal, nursery: trio.Nursery, others: Others) -> Keeper:
+def told() -> list[Event]:
+    """What the keeper tells."""
+    return []
+
+
+@pytest.fixture
+async def keeper(
+    journal: Journal, nursery: trio.Nursery, others: Others, told: list[Event]
+) -> Keeper:
     found = Keeper(
         Ledger(),
         journal,
         clock=trio.current_time,
         sleep_until=trio.sleep_until,
         neighbours=others,
+        tell=told.append,
     )
     nursery.start_soon(found.run)
     return found
@@ -116,6 +126,46 @@ async def test_a_wish_is_granted(autojump_clock: MockClock, keeper: Keeper, tmp_
     keeper.release(7)
     await trio.sleep(1)
     assert router.asked == ["add tcp/6881", "remove tcp/6881"]
+
+
+async def test_what_happens_is_told_with_who_and_why(
+    autojump_clock: MockClock, keeper: Keeper, told: list[Event]
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+    keeper.external_address("11.22.33.1")
+    mine, theirs = Caller("mine", 1), Caller("theirs", 2)
+    with keeper.wish(PORT, mine) as wish:
+        await wish.outcome(0.5)
+        wish.claim(7)
+    router.kept = Ignored("it is not there")
+    await trio.sleep(4)
+    other = Port(Protocol.UDP, 6881)
+    router.outcome = Conflict("192.168.77.3")
+    with keeper.wish(other, theirs) as wish:
+        await wish.outcome(0.5)
+    router.removal = Removal.NOT_OURS
+    assert await keeper.close(5)
+    outside = "11.22.33.1"
+    assert told == [
+        Event(What.ROUTER, reason="its external address", external_address=outside),
+        Event(What.MAPPED, PORT, mine, "", outside, 3600),
+        Event(What.LOST, PORT, mine, "it is not there"),
+        Event(What.PUT_BACK, PORT, mine, "", outside, 3600),
+        Event(What.REFUSED, other, theirs, "held by 192.168.77.3", holder="192.168.77.3"),
+        Event(What.NOT_OURS, PORT, mine, "it belongs to another host by now", outside),
+    ]
+
+
+async def test_a_call_that_has_not_waited_for_the_conflict_is_not_refused(
+    autojump_clock: MockClock, keeper: Keeper, told: list[Event]
+) -> None:
+    keeper.gateway_found(Router(Conflict("192.168.77.3"), delay=1))
+    with keeper.wish(PORT, Caller("mine", 1)) as wish:
+        assert isinstance(await wish.outcome(0.5), Ignored)
+        wish.claim(7)
+    await trio.sleep(2)
+    assert [event.what for event in told] == [What.CONFLICT]
 
 
 async def test_the_journal_comes_before_the_request(

@@ -159,6 +159,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pause=seconds)
     def time_passes(self, pause: float) -> None:
         self.now += pause
+        for port, until in self.promised.items():
+            if until <= self.now:  # the router forgets it by itself
+                self.forwarded.discard(port)
         self.carry_out(self.ledger.tick(self.now))
 
     # --- what must hold ---

@@ -2,7 +2,7 @@
 
 from datetime import UTC
 
-from natsup.state.journal import GatewayRecord, Header, PortRecord, SessionRecord
+from natsup.state.journal import ClientRecord, GatewayRecord, Header, PortRecord, SessionRecord
 from natsup.state.ledger import State
 from natsup.state.model import Port, Protocol
 from natsup.state.report import as_json, as_text
@@ -85,6 +85,7 @@ def test_json() -> None:
                         "claims": 1,
                     }
                 ],
+                "clients": [],
             }
         ]
     }
@@ -101,6 +102,17 @@ def test_json_without_a_router() -> None:
 def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
     plan = leftovers(records, location=ROUTER, internal_address=HERE, wall=4000.0)
     return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
+
+
+def test_clients_are_shown_with_the_reason() -> None:
+    record = session({})
+    record.clients[12] = ClientRecord("unb\x1bound", 12, "a known resolver")
+    assert as_text([record], now=3600.0, zone=UTC).splitlines()[2:] == [
+        "  no ports",
+        "  unb?ound (pid 12): UDP ports passed: a client (a known resolver)",
+    ]
+    (shown,) = as_json([record])["sessions"]
+    assert shown["clients"] == [{"program": "unb\x1bound", "pid": 12, "reason": "a known resolver"}]
 
 
 def test_a_sweep_takes_what_the_dead_left() -> None:

@@ -2,11 +2,16 @@
 
 import json
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.supervisor.conftest import NATSUP
+from natsup.state.happenings import Caller, Event, What
+from natsup.state.history import Entry, append, line_of, read
+from natsup.state.model import Port, Protocol
+from tests.supervisor.conftest import NATSUP, Exec
 
 
 def natsup(*words: str, environ: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -23,6 +28,12 @@ def natsup(*words: str, environ: dict[str, str]) -> "subprocess.CompletedProcess
         (["stauts"], "unknown command 'stauts' (did you mean status?)"),
         (["status", "--jsno"], "unrecognized arguments: --jsno; see natsup status --help"),
         (["clean", "now"], "unrecognized arguments: now; see natsup clean --help"),
+        (["log", "-n", "0"], "'0' is no number of lines; give 1 or more; see natsup log --help"),
+        (["log", "--port", "x"], "'x' is no port; give 6881, 6881/tcp or 6881/udp"),
+        (["log", "--port", "70000"], "'70000' is no port"),
+        (["log", "--port", "80/sctp"], "'sctp' is no protocol; give tcp or udp"),
+        (["log", "--port", "80/"], "'80/' is no port"),
+        (["log", "--since", "often"], "'often' is no time; give 30m, 2h, 7d"),
         (["gateway"], "the following arguments are required: --internal, --external"),
         (["gateway", "--internal", "x", "--external", "127.0.0.1"], "'x' is no IPv4 address"),
         (
@@ -52,7 +63,7 @@ def test_bad_input_gets_one_line(environ: dict[str, str], words: list[str], mess
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["status"], ["clean"], ["exec", "--", "true"]])
+@pytest.mark.parametrize("words", [["status"], ["log"], ["clean"], ["exec", "--", "true"]])
 def test_a_state_folder_that_depends_on_where_one_stands_is_refused(
     environ: dict[str, str], words: list[str]
 ) -> None:
@@ -66,6 +77,120 @@ def test_nothing_to_show(environ: dict[str, str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("No session. Start a program with:  natsup exec -- COMMAND")
     assert json.loads(natsup("status", "--json", environ=environ).stdout) == {"sessions": []}
+
+
+# --- natsup log ---
+
+TCP, UDP = Port(Protocol.TCP, 6881), Port(Protocol.UDP, 6881)
+
+
+@pytest.fixture
+def past(environ: dict[str, str]) -> Path:
+    """A state folder with a history, as two sessions wrote it; some of it is no history."""
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    folder.mkdir()
+    now = time.time()
+    for when, session, event in (
+        (now - 7200, "one", Event(What.MAPPED, TCP, Caller("rtorrent", 12), lease=3600)),
+        (now - 7000, "one", Event(What.REMOVED, TCP, Caller("rtorrent", 12), "the session ended")),
+        (now - 60, "two", Event(What.IGNORED, UDP, Caller("x\x1b[2J", 13), "it would not")),
+    ):
+        append(folder, [line_of(Entry(when, session, ("rtorrent", "-n"), event))])
+    with (folder / "history.jsonl").open("ab") as file:
+        file.write(b'{"what": "of another version"}\n{"torn')
+    return folder
+
+
+def test_what_happened(environ: dict[str, str], past: Path) -> None:
+    done = natsup("log", environ=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split("  ", 1)[1].split() for line in done.stdout.splitlines()] == [
+        ["rtorrent", "(12)", "tcp", "6881", "mapped", "lease", "3600", "s"],
+        ["rtorrent", "(12)", "tcp", "6881", "removed", "the", "session", "ended"],
+        ["x?[2J", "(13)", "udp", "6881", "ignored", "it", "would", "not"],
+    ]
+    lines = natsup("log", "--json", environ=environ).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [one["session"] for one in found] == ["one", "one", "two"]
+    assert found[0]["command"] == ["rtorrent", "-n"]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], ["mapped", "removed", "ignored"]),
+        (["-n", "2"], ["removed", "ignored"]),
+        (["--port", "6881"], ["mapped", "removed", "ignored"]),
+        (["--port", "6881/tcp", "-n", "1"], ["removed"]),
+        (["--port", "udp/6881"], ["ignored"]),
+        (["--port", "6882"], []),
+        (["--since", "1h"], ["ignored"]),
+        (["--since", "1d"], ["mapped", "removed", "ignored"]),
+        (["--since", "2000-01-01"], ["mapped", "removed", "ignored"]),
+        (["--since", "2900-01-01T10:00"], []),
+    ],
+)
+def test_some_of_what_happened(
+    environ: dict[str, str], past: Path, words: list[str], shown: list[str]
+) -> None:
+    lines = natsup("log", "--json", *words, environ=environ).stdout.splitlines()
+    assert [json.loads(line)["what"] for line in lines] == shown
+    done = natsup("log", *words, environ=environ)
+    if not shown:
+        assert done.stdout == "Nothing like that; natsup log shows everything.\n"
+
+
+def test_nothing_has_happened(environ: dict[str, str]) -> None:
+    done = natsup("log", environ=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Nothing has happened yet. Start a program with:  natsup exec")
+    assert natsup("log", "--json", environ=environ).stdout == ""
+
+
+def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> None:
+    (past / "history.jsonl").unlink()
+    (past / "history.jsonl").mkdir()
+    done = natsup("log", environ=environ)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == f"natsup: the history in {past} cannot be read: Is a directory\n"
+
+
+def test_a_reader_that_has_had_enough(environ: dict[str, str], past: Path) -> None:
+    many = [line_of(numbered) for numbered in [*(read(past) or ())] * 5000]
+    append(past, many)
+    script = f"{NATSUP} log | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def test_a_program_goes_on_where_no_history_can_be_written(
+    environ: dict[str, str], natsup_exec: Exec
+) -> None:
+    """A read-only file system keeps the log out, too: there is nowhere to say so."""
+    bind = "import socket; socket.socket().bind(('', 7000)); print('bound')"
+    environ["NATSUP_STATE_DIR"] = "/proc/no/such"
+    done = natsup_exec("--startup-timeout", "0", "--", sys.executable, "-c", bind)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bound\n", "")
+
+
+def test_a_bind_without_a_router_is_written_down(
+    environ: dict[str, str], natsup_exec: Exec
+) -> None:
+    script = "import os, socket; socket.socket().bind(('', 7000)); print(os.getpid())"
+    done = natsup_exec("--", sys.executable, "-c", script)
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    deadline = time.monotonic() + 20
+    while not (folder / "history.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    found = json.loads(natsup("log", "--json", environ=environ).stdout)
+    assert (found["what"], found["protocol"], found["port"]) == ("ignored", "tcp", 7000)
+    assert found["pid"] == int(done.stdout)
+    assert found["program"].startswith("python")
+    assert found["command"][0] == sys.executable
+    assert found["reason"]
 
 
 def test_nothing_to_clean(environ: dict[str, str]) -> None:
@@ -94,7 +219,7 @@ def test_a_dead_session_that_had_nothing_is_cleaned_without_a_router(
 def test_help_names_every_command(environ: dict[str, str]) -> None:
     done = natsup("--help", environ=environ)
     assert done.returncode == 0
-    for name in ("exec", "status", "clean", "demo", "gateway"):
+    for name in ("exec", "status", "log", "clean", "demo", "gateway"):
         assert f"natsup {name}" in done.stdout
         assert natsup(name, "--help", environ=environ).returncode == 0
     assert natsup("--version", environ=environ).stdout.startswith("natsup 0.")

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from natsup.state.gateway import Gateway
+from natsup.state.history import History
 from natsup.state.journal import Header, Journal
 from natsup.state.keeper import Keeper
 from natsup.state.known import Known, recall, remember
@@ -87,7 +88,8 @@ Start = Callable[..., Finder]
 def start(world: World, keeper: Keeper, tmp_path: Path, nursery: trio.Nursery) -> Start:
     def run(startup_timeout: float = 60.0) -> Finder:
         settings = {"gateway": None, "interface": None, "startup_timeout": startup_timeout}
-        made = Finder(settings, keeper, Rules(), tmp_path, Others())
+        history = History(tmp_path, "s", ["x"])
+        made = Finder(settings, keeper, Rules(), tmp_path, Others(), history)
         nursery.start_soon(made.run)
         return made
 

@@ -25,6 +25,8 @@ DEFAULTS = {option.key: option.default for option in OPTIONS}
         (["--log", "x.log", "ls"], {"log": "/here/x.log"}, ["ls"]),
         (["--log", "/x.log", "ls"], {"log": "/x.log"}, ["ls"]),
         (["--gateway", "http://10.0.0.1/x", "ls"], {"gateway": "http://10.0.0.1/x"}, ["ls"]),
+        (["--clients", "dig, kresd", "ls"], {"clients": ["dig", "kresd"]}, ["ls"]),
+        (["--servers", "all", "ls"], {"servers": ["all"]}, ["ls"]),
         (["--", "--", "x"], {}, ["--", "x"]),
     ],
 )
@@ -56,6 +58,9 @@ def test_the_command_line_comes_before_the_environment() -> None:
         (["--gateway", "http://router/x", "ls"], "the URL of its description"),
         (["--gateway", "http://10.0.0.1:0/x", "ls"], "the URL of its description"),
         (["--gateway", "http://10.0.0.256/", "ls"], "the URL of its description"),
+        (["--clients", "", "ls"], "names of programs as ps -e shows them"),
+        (["--clients", "a,,b", "ls"], "names of programs as ps -e shows them"),
+        (["--servers", "/usr/bin/x", "ls"], "names of programs as ps -e shows them"),
         (["--ephemeral=perhaps", "ls"], "yes or no"),
         (["--log"], "--log needs a value: --log FILE"),
         (["--"], "no command to run"),
@@ -78,6 +83,8 @@ def test_things_that_are_not_there_are_named(tmp_path: Path) -> None:
         return ""
 
     assert told() == told("--log", "x") == told("--interface", "lo") == ""
+    assert told("--clients", "a,b", "--servers", "all,c") == ""
+    assert told("--clients", "a,b", "--servers", "b,c").startswith("--servers: 'b' is among")
     assert told("--log", "no/such/x").endswith("cannot be written: No such file or directory")
     assert told("--log", ".").endswith("cannot be written: Is a directory")
     assert told("--interface", "nsu-none").startswith("--interface: there is no 'nsu-none' here")

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import sockaddr
-from natsup.supervisor.clients import BURST, CROWD, RESOLVERS, SHORT_LIVED, WINDOW, Clients
+from natsup.supervisor.clients import (
+    A_RESOLVER,
+    BURST,
+    CROWD,
+    NAMED,
+    RESOLVERS,
+    SHORT_LIVED,
+    WINDOW,
+    Clients,
+    Once,
+)
 from natsup.supervisor.verdict import (
     NEVER,
     Facts,
@@ -245,3 +255,44 @@ def test_a_client_that_is_quiet_may_become_a_server() -> None:
 
 def test_known_resolvers_are_named() -> None:
     assert {"unbound", "named", "dnsmasq"} <= RESOLVERS
+
+
+@pytest.mark.parametrize(
+    ("clients", "servers", "name", "why", "serves"),
+    [
+        ([], [], "srcds", None, False),
+        ([], [], "unbound", A_RESOLVER, False),
+        (["srcds"], [], "srcds", NAMED, False),
+        (["srcds"], [], "unbound", A_RESOLVER, False),
+        ([], ["unbound"], "unbound", None, True),
+        ([], ["all"], "unbound", None, True),
+        ([], ["all"], "srcds", None, True),
+        (["dig"], ["all"], "dig", NAMED, True),
+        (["all"], [], "srcds", NAMED, False),
+        (["all"], ["srcds"], "srcds", None, True),
+        (["all"], ["srcds"], "unbound", NAMED, False),
+        ([], ["a-very-long-name-of-a-program"], "a-very-long-nam", None, True),
+        (["\u00e9" * 10], [], "\u00e9" * 7 + "\ufffd", NAMED, False),
+    ],
+)
+def test_names(
+    clients: list[str], servers: list[str], name: str, why: str | None, serves: bool
+) -> None:
+    found = Clients(clients, servers)
+    assert found.by_name(name) == why
+    assert found.serves(name) == serves
+
+
+def test_what_is_remembered_of_clients_is_bounded() -> None:
+    clients, once = Clients(), Once(100)
+    for process in range(5000):
+        clients.ended(process, lived=0.1, now=process * 0.1)
+        once.first(process, "x")
+    assert len(clients._brief) <= 1024 + WINDOW / 0.1
+    assert len(once._seen) <= 100
+
+
+def test_each_client_is_told_of_once() -> None:
+    once = Once()
+    found = [once.first(*one) for one in ((7, "a"), (7, "a"), (8, "a"), (7, "b"), (7, "a"))]
+    assert found == [True, False, True, True, False]
