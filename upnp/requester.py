@@ -18,10 +18,9 @@ from collections.abc import Mapping
 
 import h11
 import trio
-from async_upnp_client.client import UpnpRequester
-from async_upnp_client.const import HttpRequest, HttpResponse
 
 from natsup.upnp import trust
+from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
 _CHUNK = 16 * 1024
