@@ -23,8 +23,7 @@ from natsup.supervisor.target import (
     Unreachable,
     borrow,
     cookie,
-    program_name,
-    thread_group,
+    program,
 )
 from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
 
@@ -142,8 +141,7 @@ class Receiver:
                 if facts.bound and self._tell(notification, sock, address):
                     return True
                 return self._passing(tid, address, verdict)
-            name = program_name(tid)
-            process = _process(tid)
+            process, name = program(tid)
             if verdict.protocol is Protocol.UDP and self._is_client(process, name):
                 return self._passing(tid, address, Pass("a client's port"))
             slot = self._page.keep(notification)
@@ -175,7 +173,7 @@ class Receiver:
 
     def _passing(self, tid: int, address: Address, verdict: Pass) -> bool:
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s: port %d passed: %s", program_name(tid), address.port, verdict.reason)
+            log.debug("%s: port %d passed: %s", program(tid)[1], address.port, verdict.reason)
         return False
 
     def _complain(self, error: Unreachable) -> None:
@@ -186,10 +184,3 @@ class Receiver:
                 " published; give natsup CAP_SYS_PTRACE, or start it as the program's user",
                 error,
             )
-
-
-def _process(tid: int) -> int:
-    try:
-        return thread_group(tid)
-    except OSError:
-        return tid

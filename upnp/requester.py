@@ -13,7 +13,10 @@ h11 reads what RFC 9110 allows: HTTP/1.0 and replies without a length, up to the
 Header lines that end in LF alone are read; folded or broken header lines are not.
 """
 
+import errno
+import os
 import re
+import socket
 from collections.abc import Mapping
 
 import h11
@@ -118,14 +121,22 @@ class Requester(UpnpRequester):
         if self._stream is not None and self._peer == (url.host, url.port) and self._fresh():
             return True
         self.close()
-        sock = trio.socket.socket()
+        # trio's own sockets look at addresses as if they were names, which here takes as long as
+        # the rest of the connecting.
+        sock = socket.socket()
         try:
-            await sock.bind((self._source, 0))
-            await sock.connect((url.host, url.port))
+            sock.setblocking(False)
+            sock.bind((self._source, 0))
+            error = sock.connect_ex((url.host, url.port))
+            if error == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
         except BaseException:
             sock.close()
             raise
-        self._stream = trio.SocketStream(sock)
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADERS_AT_MOST)
         self._peer = (url.host, url.port)
         return False
