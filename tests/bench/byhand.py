@@ -1,12 +1,13 @@
-"""Sends a router requests word for word over connections that are there already, and times them.
+"""Sends a router requests word for word and times them.
 
-    python byhand.py HOST PORT
+    python byhand.py HOST PORT ready|fresh
 
-Reads lines, each a JSON list of requests, and prints seconds for each line: from the first byte of
-the first request to the last byte of the last answer.
+Reads lines, each a JSON list of requests, and prints seconds for each line, up to the last byte of
+the last answer.
 
 miniupnpd closes every connection after one answer. So that each request finds a connection which
-is there already, as on one that is kept, there is one for each, made before the clock starts.
+is there already, as on one that is kept, there is one for each, made before the clock starts:
+that is "ready". "fresh" makes one for each as it goes, like everybody who speaks to this router.
 """
 
 import json
@@ -37,13 +38,12 @@ def main() -> None:
     address = (sys.argv[1], int(sys.argv[2]))
     for line in sys.stdin:
         requests = [request.encode() for request in json.loads(line)]
-        connections = [socket.create_connection(address) for _ in requests]
+        made = [socket.create_connection(address) for _ in requests if sys.argv[3] == "ready"]
         start = time.perf_counter()
-        for sock, request in zip(connections, requests, strict=True):
-            exchange(sock, request)
+        for request in requests:
+            with made.pop() if made else socket.create_connection(address) as sock:
+                exchange(sock, request)
         print(time.perf_counter() - start, flush=True)
-        for sock in connections:
-            sock.close()
 
 
 if __name__ == "__main__":

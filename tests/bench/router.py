@@ -26,18 +26,24 @@ _ELAPSED = "; import os, time; print(time.monotonic_ns() - int(os.environ['BENCH
 class ByHand:
     """tests/bench/byhand.py on a host of the lab."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, adding: list[str], removing: list[str], connections: str) -> None:
+        self._adding, self._removing = adding, removing
         script = str(Path(__file__).with_name("byhand.py"))
         self._process = lab.popen(
             "lan1",
-            [sys.executable, script, ROUTER, str(ROUTER_PORT)],
+            [sys.executable, script, ROUTER, str(ROUTER_PORT), connections],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def send(self, requests: list[str], number: int) -> float:
-        """Send requests about a port that were overheard of another; seconds."""
+    def map(self, number: int) -> float:
+        """Map a port as it was overheard of another, and remove it; seconds for the first."""
+        took = self._send(self._adding, number)
+        self._send(self._removing, number)
+        return took
+
+    def _send(self, requests: list[str], number: int) -> float:
         ours = [request.replace(_OVERHEARD, str(number)) for request in requests]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -77,7 +83,8 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
         program.do("s.close()")
         lab.wait_for(lambda: not _state(program.state))
         removing = [r for r in overheard.requests() if "#Delete" in r and _OVERHEARD in r]
-        by_hand = ByHand(lab)
+        ready = ByHand(lab, adding, removing, "ready")
+        fresh = ByHand(lab, adding, removing, "fresh")
         numbers = iter(range(20000, 30000))
 
         def natsup() -> float:
@@ -93,13 +100,14 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
             lab.wait_for(lambda: not _state(program.state))
             return float(program.do("took"))
 
-        def alone() -> float:
-            number = next(numbers)
-            took = by_hand.send(adding, number)
-            by_hand.send(removing, number)
-            return took
-
-        times = interleaved(rounds * 10, {"natsup": natsup, "the router alone": alone})
+        times = interleaved(
+            rounds * 10,
+            {
+                "natsup": natsup,
+                "the router alone": lambda: ready.map(next(numbers)),
+                "the same with a connection for each request": lambda: fresh.map(next(numbers)),
+            },
+        )
         assert lab.table() == {}
     show(f"A bind() that is mapped, {_names(adding)}", times, "ms", 1e3)
     return limit("natsup / router", times["natsup"] / times["the router alone"], 1.25)
@@ -146,22 +154,15 @@ def first_bind(folder: Path, rounds: int) -> bool:
         end = next(n for n, request in enumerate(requests) if "#AddPortMapping" in request) + 1
         adding = requests[:end]
         removing = [r for r in requests if "#DeletePortMapping" in r]
-        by_hand = ByHand(lab)
+        ready = ByHand(lab, adding, removing, "ready")
         numbers = iter(range(20000, 30000))
-
-        def alone() -> float:
-            number = next(numbers)
-            took = by_hand.send(adding, number)
-            by_hand.send(removing, number)
-            return took
-
         imports = lab.on("lan1", [since, sys.executable, "-c", _LIBRARIES + _ELAPSED])
         times = interleaved(
             rounds * 2,
             {
                 "natsup": lambda: natsup(next(numbers)),
                 "imports of trio and async-upnp-client": lambda: printed(imports, environ) / 1e9,
-                "the router alone": alone,
+                "the router alone": lambda: ready.map(next(numbers)),
             },
         )
     show(f"A first bind() right after the start, {_names(adding)}", times, "ms", 1e3)
