@@ -28,7 +28,7 @@ lint: setup
 
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
-    {{python}} tests/bench/bench.py {{arguments}}
+    {{python}} -m tests.bench.bench {{arguments}}
 
 # a shell in the LAN of a lab with a real router (miniupnpd), as root
 lab: setup

@@ -140,6 +140,11 @@ class Keeper:
         """Wait until the gateway has left a request without an answer."""
         await self._lost.wait()
 
+    async def answered(self) -> None:
+        """Wait until no call waits for the gateway."""
+        while any(wish._answer is None for waiting in self._wishes.values() for wish in waiting):
+            await self._changed.wait()
+
     def compare(self) -> None:
         """There is a sign that the gateway was restarted: look for every mapping."""
         self._carry_out(self._ledger.compare(self._clock()))

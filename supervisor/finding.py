@@ -179,6 +179,7 @@ class Finder:
 
     async def _tidy(self, gateway: "Igd") -> None:
         """What can wait for the ports of this session."""
+        await self._keeper.answered()
         try:
             address = await gateway.external_address()
             if address is not None:

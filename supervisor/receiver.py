@@ -28,8 +28,7 @@ from natsup.supervisor.target import (
     Unreachable,
     borrow,
     cookie,
-    program_name,
-    thread_group,
+    program,
 )
 from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
 from natsup.upnp import ssdp
@@ -172,18 +171,19 @@ class Receiver:
 
     def _notice(self, number: int, tid: int) -> None:
         """The program does something that changes what natsup can do for it."""
+        process, name = program(tid)
         if number == LANDLOCK_RESTRICT_SELF:
             # It is inherited, and nothing tells later who has it: from now on it is everybody's.
             self._confined = True
             self._say(
                 logging.INFO,
-                f"{program_name(tid)} (pid {_process(tid)}) restricts itself by Landlock: binds are"
+                f"{name} (pid {process}) restricts itself by Landlock: binds are"
                 " left to the kernel from now on, and published for what it makes of them",
             )
         elif io_uring_binds(os.uname().release):
             self._say(
                 logging.WARNING,
-                f"{program_name(tid)} (pid {_process(tid)}) uses io_uring: what it binds that way"
+                f"{name} (pid {process}) uses io_uring: what it binds that way"
                 " is not seen, nor published; natsup exec --no-io-uring keeps programs from it",
             )
 
@@ -282,7 +282,7 @@ class Receiver:
         on_behalf: bool,
     ) -> bool:
         """Leave a call to the session. False: it is to pass, after all."""
-        name, process = program_name(tid), _process(tid)
+        process, name = program(tid)
         if wanted.protocol is Protocol.UDP and self._is_client(process, name):
             return self._passing(tid, address, Pass("a client's port"))
         if wanted.port is None and not on_behalf:
@@ -342,7 +342,7 @@ class Receiver:
 
     def _passing(self, tid: int, address: Address, verdict: Pass) -> bool:
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s: port %d passed: %s", program_name(tid), address.port, verdict.reason)
+            log.debug("%s: port %d passed: %s", program(tid)[1], address.port, verdict.reason)
         return False
 
     def _say(self, level: int, message: str) -> None:
@@ -350,13 +350,6 @@ class Receiver:
         if message not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(message)
             log.log(level, "%s", message)
-
-
-def _process(tid: int) -> int:
-    try:
-        return thread_group(tid)
-    except OSError:
-        return tid
 
 
 def io_uring_binds(release: str) -> bool:

@@ -39,7 +39,7 @@ from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver, Wanted
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
-from natsup.supervisor.target import cookie, program_name
+from natsup.supervisor.target import cookie, program
 from natsup.supervisor.verdict import publishable
 
 log = logging.getLogger("natsup.session")
@@ -372,7 +372,7 @@ class Session:
             log.info("%s, which the program was started with, would be published", port)
             return
         watched = Watched(one.cookie, port, one.domain, one.protocol, one.inode, self._pid)
-        with self._keeper.wish(port, Caller(program_name(self._pid), self._pid)) as wish:
+        with self._keeper.wish(port, Caller(program(self._pid)[1], self._pid)) as wish:
             self._watch(watched)
             if await afterwards.alive(watched, events=self._closes is None):
                 wish.claim(watched.cookie)

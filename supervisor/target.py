@@ -127,20 +127,31 @@ def _pidfd(tid: int) -> int:
 
 def thread_group(tid: int) -> int:
     """The process that a thread belongs to. Raises FileNotFoundError, ProcessLookupError."""
-    with open(f"/proc/{tid}/status", "rb") as file:
-        for line in file:
-            if line.startswith(b"Tgid:"):
-                return int(line[5:])
+    for line in _beginning(f"/proc/{tid}/status").split(b"\n"):
+        if line.startswith(b"Tgid:"):
+            return int(line[5:])
     raise ProcessLookupError(tid)
 
 
-def program_name(tid: int) -> str:
-    """The name of a thread's program, for people; "?" if it has gone."""
+def program(tid: int) -> tuple[int, str]:
+    """The process that a thread belongs to and its name, for people; the thread and "?" if it has
+    gone."""
+    process = tid
     try:
-        with open(f"/proc/{thread_group(tid)}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+        process = thread_group(tid)
+        name = _beginning(f"/proc/{process}/comm")
     except OSError:
-        return "?"
+        return process, "?"
+    return process, name.decode("utf-8", "replace").rstrip("\n")
+
+
+def _beginning(path: str) -> bytes:
+    """As much of a file as one read brings; Python's own files take three times as long."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 1024)
+    finally:
+        os.close(fd)
 
 
 class Inspector:

@@ -1,13 +1,14 @@
 """Where the default gateway is, and which of our addresses faces it.
 
-pyroute2 reads the kernel's routes, in a worker thread: it is synchronous and takes 0.2 s to import.
+The kernel's routes are read in a worker thread: there may be very many.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import trio
+
+from natsup.upnp.rtnetlink import Kernel, Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,65 +63,39 @@ async def towards(host: str) -> Network | NoGateway:
     return await trio.to_thread.run_sync(_read, lambda kernel: _towards(kernel, host))
 
 
-def _read(find: Callable[[Any], Network | NoGateway]) -> Network | NoGateway:
-    """``find`` asks a pyroute2.IPRoute."""
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
+def _read(find: Callable[[Kernel], Network | NoGateway]) -> Network | NoGateway:
     try:
-        with IPRoute() as kernel:
+        with Kernel() as kernel:
             return find(kernel)
-    except (NetlinkError, OSError) as error:
-        return NoGateway(f"the kernel's routes cannot be read: {error}")
+    except OSError as error:
+        return NoGateway(f"the kernel's routes cannot be read: {error.strerror}")
 
 
-def _default(kernel: Any, interface: str | None) -> Network | NoGateway:
-    names = _names(kernel)
-    routes = [
-        Route(
-            names.get(route.get_attr("RTA_OIF"), ""),
-            route.get_attr("RTA_GATEWAY") or "",
-            route.get_attr("RTA_PRIORITY") or 0,
-        )
-        for route in kernel.get_default_routes(family=2)
-    ]
+def _default(kernel: Kernel, interface: str | None) -> Network | NoGateway:
+    routes = [Route(path.interface, path.gateway, path.metric) for path in kernel.default_routes()]
     chosen = choose(routes, interface)
     if isinstance(chosen, NoGateway):
         return chosen
-    (way,) = kernel.route("get", dst=chosen.gateway)
-    return _network(kernel, chosen.interface, chosen.gateway, way)
+    return _network(kernel, chosen.interface, chosen.gateway, kernel.way_to(chosen.gateway))
 
 
-def _towards(kernel: Any, host: str) -> Network | NoGateway:
-    from pyroute2.netlink.exceptions import NetlinkError
-
+def _towards(kernel: Kernel, host: str) -> Network | NoGateway:
     try:
-        (way,) = kernel.route("get", dst=host)
-    except NetlinkError:
+        way = kernel.way_to(host)
+    except OSError:
         return NoGateway(f"there is no way to {host}")
-    return _network(kernel, _names(kernel).get(way.get_attr("RTA_OIF"), ""), host, way)
+    return _network(kernel, way.interface, host, way)
 
 
-def _names(kernel: Any) -> dict[int, str]:
-    return {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
-
-
-def _network(kernel: Any, interface: str, gateway: str, way: Any) -> Network | NoGateway:
+def _network(kernel: Kernel, interface: str, gateway: str, way: Path) -> Network | NoGateway:
     """``way``: the kernel's route to the gateway."""
-    address = way.get_attr("RTA_PREFSRC")
-    if not address:
+    if not way.source:
         return NoGateway("this host has no address towards its router")
-    entries = list(kernel.get_addr(family=2))
-    own = frozenset(entry.get_attr("IFA_LOCAL") or "" for entry in entries) - {""}
-    prefixes = [entry["prefixlen"] for entry in entries if entry.get_attr("IFA_ADDRESS") == address]
+    addresses = kernel.addresses()
+    own = frozenset(address.own for address in addresses) - {""}
+    prefixes = [address.prefix for address in addresses if address.shown == way.source]
     # A gateway that is itself behind another router has a LAN that our address does not tell.
-    prefix = 0 if way.get_attr("RTA_GATEWAY") else min(prefixes, default=0)
-    return Network(interface, gateway, address, prefix, own, _name(kernel, gateway))
-
-
-def _name(kernel: Any, gateway: str) -> str:
-    for entry in kernel.get_neighbours(family=2, dst=gateway):
-        mac = entry.get_attr("NDA_LLADDR")
-        if mac and entry.get_attr("NDA_DST") == gateway:
-            return f"{gateway} {mac}"
-    return ""  # nothing has been sent to it of late
+    prefix = 0 if way.gateway else min(prefixes, default=0)
+    mac = kernel.mac_of(gateway)  # not known where nothing has been sent to it of late
+    name = f"{gateway} {mac}" if mac else ""
+    return Network(interface, gateway, way.source, prefix, own, name)

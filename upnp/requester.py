@@ -13,15 +13,17 @@ h11 reads what RFC 9110 allows: HTTP/1.0 and replies without a length, up to the
 Header lines that end in LF alone are read; folded or broken header lines are not.
 """
 
+import errno
+import os
 import re
+import socket
 from collections.abc import Mapping
 
 import h11
 import trio
-from async_upnp_client.client import UpnpRequester
-from async_upnp_client.const import HttpRequest, HttpResponse
 
 from natsup.upnp import trust
+from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
 _CHUNK = 16 * 1024
@@ -87,11 +89,16 @@ class Requester(UpnpRequester):
         try:
             with trio.move_on_after(self._timeout if seconds is None else seconds):
                 while True:  # twice at the most: the second connection is none that was kept
-                    kept = await self._connect(url)
+                    kept = self._kept(url)
+                    # First, so that it follows the connection at once: a router that has to wait
+                    # for it goes to sleep in between.
+                    data = self._compose(method, url, headers, body)
+                    if not kept:
+                        await self._connect(url)
                     sent = True
                     self._heard = False
                     try:
-                        answer = await self._exchange(method, url, headers, body)
+                        answer = await self._exchange(data)
                     except h11.RemoteProtocolError as error:
                         raise RequestFailed(
                             "the router's answer cannot be read", sent=True, silent=False
@@ -114,33 +121,45 @@ class Requester(UpnpRequester):
                 self.close()
         raise RequestFailed("the router did not answer in time", sent=sent)
 
-    async def _connect(self, url: trust.Url) -> bool:
-        """Have a connection. True: it was there before. Raises OSError."""
+    def _kept(self, url: trust.Url) -> bool:
+        """Is there a connection? If not, everything but that is made ready for one."""
         if self._stream is not None and self._peer == (url.host, url.port) and self._fresh():
             return True
         self.close()
-        sock = trio.socket.socket()
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADERS_AT_MOST)
+        return False
+
+    async def _connect(self, url: trust.Url) -> None:
+        """Raises OSError."""
+        # trio's own sockets look at addresses as if they were names, which here takes as long as
+        # the rest of the connecting.
+        sock = socket.socket()
         try:
-            await sock.bind((self._source, 0))
-            await sock.connect((url.host, url.port))
+            sock.setblocking(False)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            sock.bind((self._source, 0))
+            error = sock.connect_ex((url.host, url.port))
+            if error == errno.EINPROGRESS:
+                await trio.lowlevel.wait_writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
         except BaseException:
             sock.close()
             raise
-        self._stream = trio.SocketStream(sock)
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADERS_AT_MOST)
+        self._stream = stream
         self._peer = (url.host, url.port)
-        return False
 
     def _fresh(self) -> bool:
         """Has the router neither closed the kept connection nor said anything unasked?"""
         assert self._stream is not None
         return not self._stream.socket.is_readable()
 
-    async def _exchange(
+    def _compose(
         self, method: str, url: trust.Url, headers: Mapping[str, str], body: bytes
-    ) -> tuple[int, bytes]:
-        stream, http = self._stream, self._http
-        assert stream is not None
+    ) -> bytes:
+        """A request as it is sent."""
+        http = self._http
         assert http is not None
         fields = {"Host": url.netloc, "User-Agent": "natsup", **headers}
         if body:
@@ -149,7 +168,13 @@ class Requester(UpnpRequester):
         data = http.send(request) or b""
         if body:
             data += http.send(h11.Data(data=body)) or b""
-        data += http.send(h11.EndOfMessage()) or b""
+        return data + (http.send(h11.EndOfMessage()) or b"")
+
+    async def _exchange(self, data: bytes) -> tuple[int, bytes]:
+        """Send a request, and read the answer."""
+        stream, http = self._stream, self._http
+        assert stream is not None
+        assert http is not None
         await stream.send_all(data)
         status, size, framed = 0, 0, True
         parts: list[bytes] = []

@@ -7,6 +7,7 @@ the same host alone.
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
 
@@ -30,6 +31,7 @@ class Url:
         return f"{self.host}:{self.port}"
 
 
+@lru_cache(64)
 def read(text: str) -> Url:
     """Read an http URL with an IPv4 address. Raises `Refused`."""
     if not text.isascii() or not text.isprintable() or " " in text:

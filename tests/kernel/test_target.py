@@ -5,11 +5,12 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from natsup.supervisor import libc
-from natsup.supervisor.target import Inspector, Memory, borrow, cookie, program_name, thread_group
+from natsup.supervisor.target import Inspector, Memory, borrow, cookie, program, thread_group
 from tests.kernel.harness import Child, supervised
 
 ADDRESS = b"\2\0\x1b\x58" + bytes(12)  # AF_INET, port 7000, 0.0.0.0
@@ -56,7 +57,7 @@ def look(child: Child) -> tuple[int, bytes | None]:
         assert not (facts.bound)
         assert not (facts.foreign)
         assert thread_group(tid) == child.pid
-        assert program_name(tid) != "?"
+        assert program(tid) == (child.pid, Path(f"/proc/{child.pid}/comm").read_text().strip())
     child.listener.answer(notification, 0)
     return seen
 

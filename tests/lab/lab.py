@@ -23,7 +23,7 @@ from typing import Any
 
 LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
 OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
-_PORT = 5555  # of miniupnpd's HTTP
+ROUTER_PORT = 5555  # of miniupnpd's HTTP
 _count = itertools.count()
 
 _LAYOUT = """
@@ -161,7 +161,7 @@ class Lab:
     def start_router(self) -> None:
         """Start miniupnpd and wait until it answers."""
         config = self.folder / "miniupnpd.conf"
-        config.write_text(_MINIUPNPD.format(outside=OUTSIDE, port=_PORT, folder=self.folder))
+        config.write_text(_MINIUPNPD.format(outside=OUTSIDE, port=ROUTER_PORT, folder=self.folder))
         pid_file = self.folder / "miniupnpd.pid"
         command = ["miniupnpd", "-d", "-f", str(config), "-P", str(pid_file)]
         with (self.folder / "miniupnpd.log").open("ab") as log:
@@ -189,10 +189,11 @@ class Lab:
         self._router.send_signal(signal.SIGCONT)
 
     def _description(self) -> str:
+        address = f"{ROUTER}:{ROUTER_PORT}"
         script = (
             "import socket, sys\n"
-            f"s = socket.create_connection(('{ROUTER}', {_PORT}), 1)\n"
-            f"s.sendall(b'GET /rootDesc.xml HTTP/1.0\\r\\nHost: {ROUTER}:{_PORT}\\r\\n\\r\\n')\n"
+            f"s = socket.create_connection(('{ROUTER}', {ROUTER_PORT}), 1)\n"
+            f"s.sendall(b'GET /rootDesc.xml HTTP/1.0\\r\\nHost: {address}\\r\\n\\r\\n')\n"
             "sys.stdout.buffer.write(s.makefile('rb').read())\n"
         )
         return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
@@ -208,7 +209,7 @@ class Lab:
     def map(self, host: str, protocol: str, number: int) -> str:
         """Have a host map a port by upnpc; returns what upnpc says."""
         address = {"lan1": LAN1, "lan2": LAN2}[host]
-        url = f"http://{ROUTER}:{_PORT}/rootDesc.xml"
+        url = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
         words = [
             "upnpc",
             "-u",
@@ -225,7 +226,7 @@ class Lab:
 
     def unmap(self, host: str, protocol: str, number: int) -> str:
         """Have a host remove a port of its own by upnpc."""
-        url = f"http://{ROUTER}:{_PORT}/rootDesc.xml"
+        url = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
         words = ["upnpc", "-u", url, "-m", "eth0", "-d", str(number), protocol]
         return str(self.run(host, words).stdout)
 

@@ -19,6 +19,8 @@ while True:
     if packet[9] == socket.IPPROTO_TCP and tcp[2:4] == (5555).to_bytes(2):
         print(tcp[(tcp[12] >> 4) * 4 :].decode("latin-1"), end="", flush=True)
 """
+_HEAD = re.compile(r"(?:GET|POST) .*?\r\n\r\n", re.DOTALL)
+_LENGTH = re.compile(r"^Content-Length: (\d+)\r$", re.MULTILINE | re.IGNORECASE)
 _PORT = re.compile(r"<NewExternalPort>(\d+)</NewExternalPort>\s*<NewProtocol>(\w+)</NewProtocol>")
 
 
@@ -31,6 +33,19 @@ class Overheard:
             command = [sys.executable, "-c", _SOURCE]
             lab.popen("router", command, stdout=file, stdin=subprocess.DEVNULL)
         lab.wait_for(lambda: self._path.read_text().startswith("ready"))
+
+    def requests(self) -> list[str]:
+        """Every request so far that was heard to its end, word for word."""
+        text = self._path.read_bytes().removeprefix(b"ready\n").decode("latin-1")
+        found = []
+        while (match := _HEAD.match(text)) is not None:
+            length = _LENGTH.search(match[0])
+            end = match.end() + (int(length[1]) if length else 0)
+            if end > len(text):
+                break
+            found.append(text[:end])
+            text = text[end:]
+        return found
 
     def ports(self) -> list[str]:
         """The port of each question and each order so far: ``tcp/6881``. In their order."""

@@ -212,6 +212,17 @@ async def test_a_wish_given_up_is_taken_back(autojump_clock: MockClock, keeper: 
     assert router.asked == ["add tcp/6881", "remove tcp/6881"]
 
 
+async def test_what_can_wait_waits_for_the_calls(autojump_clock: MockClock, keeper: Keeper) -> None:
+    router = Router(delay=0.1)
+    with keeper.wish(PORT) as wish:
+        keeper.gateway_found(router)
+        await keeper.answered()
+        assert router.asked == [f"add {PORT}"]
+        assert await wish.outcome(0) == GRANTED
+    with trio.fail_after(0.01):
+        await keeper.answered()  # a call that has its answer is not waited for
+
+
 async def test_many_wishes_are_one_request(autojump_clock: MockClock, keeper: Keeper) -> None:
     router = Router(delay=0.1)
     keeper.gateway_found(router)

@@ -400,7 +400,7 @@ def test_no_way(lab: Lab) -> None:
 
 
 async def test_what_is_imported_before_there_is_a_router() -> None:
-    """The library and pyroute2 are slow to import: half a second before a program's first bind."""
+    """The library is slow to import, and so is pyroute2, which a session does without."""
     code = (
         "import sys, natsup.upnp.discovery, natsup.upnp.description, natsup.upnp.adding\n"
         "slow = {'aiohttp', 'async_upnp_client', 'pyroute2', 'defusedxml'}\n"
