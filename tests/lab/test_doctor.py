@@ -191,7 +191,8 @@ def test_in_a_sandbox_like_dockers(lab: Lab, environ: dict[str, str]) -> None:
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
     status, found = doctor(lab, environ, prefix=(sys.executable, "-c", script))
-    assert (status, bad(found)) == (1, {"descriptors"})
+    assert (status, bad(found)) == (0, set())
+    assert found["descriptors"]["level"] == "warning"
     assert "--cap-add SYS_PTRACE" in found["descriptors"]["advice"]
     assert found["test-mapping"]["level"] == "ok"
 
