@@ -87,6 +87,7 @@ class SessionRecord:
     alive: bool = False
     path: Path | None = None
     clients: dict[int, ClientRecord] = field(default_factory=dict)  # by pid, of many the latest
+    io_uring: dict[int, str] = field(default_factory=dict)  # programs that use it, by pid
 
 
 class Journal:
@@ -135,6 +136,10 @@ class Journal:
         self._clients += 1
         if self._clients <= 10 * _MOST_CLIENTS:
             self._append({"client": asdict(record)}, wall)
+
+    def io_uring(self, name: str, pid: int, *, wall: float) -> None:
+        """A program uses io_uring, by which it can bind unseen."""
+        self._append({"io_uring": {"name": name, "pid": pid}}, wall)
 
     def note(self, note: Note, *, now: float, wall: float) -> None:
         """Write a ledger's note down; ``now`` and ``wall``: its clock, and the wall's."""
@@ -207,6 +212,8 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                 _replay_port(session, record)
             elif "client" in record:
                 _replay_client(session, record["client"])
+            elif "io_uring" in record:
+                session.io_uring[int(record["io_uring"]["pid"])] = str(record["io_uring"]["name"])
         except (ValueError, KeyError, TypeError):
             if session is None:
                 return None

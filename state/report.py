@@ -49,6 +49,7 @@ def _session(record: SessionRecord) -> dict[str, Any]:
             {"program": client.name, "pid": client.pid, "reason": client.reason}
             for client in record.clients.values()
         ],
+        "io_uring": [{"program": name, "pid": pid} for pid, name in record.io_uring.items()],
     }
 
 
@@ -88,6 +89,8 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
     for client in record.clients.values():
         name, why = printable(client.name), printable(client.reason)
         lines.append(f"  {name} (pid {client.pid}): UDP ports passed: a client ({why})")
+    for pid, name in record.io_uring.items():
+        lines.append(f"  {printable(name)} (pid {pid}): uses io_uring: such binds are not seen")
     return "\n".join(lines)
 
 

@@ -68,6 +68,7 @@ class Folder:
 
     path: str
     error: str
+    io_uring: tuple[str, ...] = ()  # programs of living sessions that use it
 
 
 @dataclass(frozen=True, slots=True)

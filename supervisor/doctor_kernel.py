@@ -11,7 +11,9 @@ from pathlib import Path
 
 import trio
 
+from natsup.state.journal import sessions
 from natsup.state.model import Port, Protocol
+from natsup.state.report import printable
 from natsup.supervisor import abi, libc
 from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.doctor_facts import Folder, Kernel, Rights, Tried
@@ -199,14 +201,21 @@ def look_at_rights() -> Rights:
 
 
 def look_at_folder(path: Path) -> Folder:
-    """Write something there, as a session would."""
+    """Write something there, as a session would, and see what sessions have written."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"natsup")
+        found = sessions(path)
     except OSError as error:
         return Folder(str(path), error.strerror or str(error))
-    return Folder(str(path), "")
+    users = [
+        f"{printable(name)} (pid {pid})"
+        for session in found
+        if session.alive
+        for pid, name in session.io_uring.items()
+    ]
+    return Folder(str(path), "", tuple(users))
 
 
 def _require(condition: bool, number: int) -> None:

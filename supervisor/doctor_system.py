@@ -18,7 +18,7 @@ def of_system(kernel: Kernel, rights: Rights, folder: Folder) -> list[Finding]:
         *_libseccomp(kernel),
         *_listener(kernel),
         *_features(kernel),
-        _io_uring(kernel),
+        _io_uring(kernel, folder),
         _privileges(kernel, rights),
         _yama(rights),
         _layout(rights),
@@ -132,13 +132,14 @@ def _feature(
     return Finding(*name, level, f"{bad}: {tried}", advice)
 
 
-def _io_uring(kernel: Kernel) -> Finding:
+def _io_uring(kernel: Kernel, folder: Folder) -> Finding:
     name = ("io-uring", "io_uring")
     if kernel.io_uring_bind.works:
+        users = f"; {', '.join(folder.io_uring)} may be one" if folder.io_uring else ""
         return Finding(
             *name,
             Level.NOTE,
-            "programs that bind by io_uring, which are few, are not seen",
+            f"programs that bind by io_uring, which are few, are not seen{users}",
             "natsup exec --no-io-uring makes a program do without it",
         )
     if kernel.io_uring_disabled:

@@ -122,6 +122,7 @@ class Receiver:
         self._memory = Memory(by_call=reads)
         self._inspector = Inspector()
         self._said: set[str] = set()
+        self._ringed: set[int] = set()  # processes that use io_uring
         self._borrows = borrows
         self._confined = False  # has anybody under the filter restricted itself by Landlock?
         self.taken: deque[Call | Wanted] = deque()
@@ -130,6 +131,8 @@ class Receiver:
         # Clients that were known by their names, for the session to tell of: process, name, why
         self.known: deque[tuple[int, str, str]] = deque(maxlen=_MOST_KNOWN)
         self._once = Once()
+        # Programs that were seen to use io_uring, for the session to tell of: process, name
+        self.rings: deque[tuple[int, str]] = deque()
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
@@ -180,12 +183,12 @@ class Receiver:
                 f"{name} (pid {process}) restricts itself by Landlock: binds are"
                 " left to the kernel from now on, and published for what it makes of them",
             )
-        elif io_uring_binds(os.uname().release):
-            self._say(
-                logging.WARNING,
-                f"{name} (pid {process}) uses io_uring: what it binds that way"
-                " is not seen, nor published; natsup exec --no-io-uring keeps programs from it",
-            )
+        elif process not in self._ringed and io_uring_binds(os.uname().release):
+            if len(self._ringed) >= _MOST_SAID:
+                return
+            self._ringed.add(process)
+            self.rings.append((process, name))
+            os.eventfd_write(self.wake, 1)
 
     def _consider(
         self, notification: int, tid: int, number: int, arch: int, arguments: tuple[int, ...]

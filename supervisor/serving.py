@@ -235,6 +235,8 @@ class Session:
                     nursery.start_soon(self._serve_call, call)
             while self._receiver.known:
                 self._tell_of_client(*self._receiver.known.popleft())
+            while self._receiver.rings:
+                self._tell_of_io_uring(*self._receiver.rings.popleft())
 
     async def _serve_call(self, call: Call) -> None:
         held = Held(call, trio.CancelScope(), trio.Event())
@@ -423,6 +425,15 @@ class Session:
             now = time.monotonic()
             if self._receiver.clients.ended(process, lived=now - since, now=now):
                 self._tell_of_client(process, name, ALL_BRIEF)
+
+    def _tell_of_io_uring(self, process: int, name: str) -> None:
+        log.warning(
+            "%s (pid %d) uses io_uring: what it binds that way is not seen, nor published; natsup"
+            " exec --no-io-uring keeps programs from it",
+            name,
+            process,
+        )
+        self._journal.io_uring(name, process, wall=time.time())
 
     def _tell_of_client(self, process: int, name: str, reason: str) -> None:
         """Once for each: it is one for as long as it goes on like that."""

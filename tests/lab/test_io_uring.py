@@ -1,11 +1,12 @@
 """io_uring binds past every filter: it is noted, or kept from the program."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.program import Program
+from tests.lab.program import NATSUP, Program
 
 # io_uring_setup(2) with one entry: the descriptor, or the errno's name
 _SETUP = "ctypes.CDLL(None, use_errno=True).syscall(425, 1, ctypes.create_string_buffer(120))"
@@ -23,7 +24,12 @@ def test_the_log_says_who_uses_it(lab: Lab, tmp_path: Path, layout: list[str]) -
         assert program.do(_SETUP) > 2
     lab.wait_for(lambda: "uses io_uring" in program.log())
     assert program.log().count("uses io_uring") == 1
-    assert f"(pid {program.do('os.getpid()')}) uses io_uring" in program.log()
+    pid = program.do("os.getpid()")
+    assert f"(pid {pid}) uses io_uring" in program.log()
+    assert [user["pid"] for user in program.status()[0]["io_uring"]] == [pid]
+    done = lab.run("lan1", [NATSUP, "doctor", "--json"], env=program.environ)
+    [check] = [one for one in json.loads(done.stdout)["checks"] if one["id"] == "io-uring"]
+    assert f"(pid {pid}) may be one" in check["found"]
 
 
 def test_it_fails_as_if_the_kernel_had_none(lab: Lab, tmp_path: Path, layout: list[str]) -> None:

@@ -116,6 +116,15 @@ def test_unknown_records_are_passed_over() -> None:
     assert session.ports == {}
 
 
+def test_who_uses_io_uring_is_read(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER)
+    journal.io_uring("node", 7, wall=1.0)
+    journal.io_uring("node", 7, wall=2.0)
+    [session] = sessions(tmp_path)
+    assert session.io_uring == {7: "node"}
+    journal.end(left=False)
+
+
 def test_clients_are_read_once_a_process_and_not_all_of_them(tmp_path: Path) -> None:
     journal = written(tmp_path)
     for number in range(5000):

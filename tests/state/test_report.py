@@ -86,6 +86,7 @@ def test_json() -> None:
                     }
                 ],
                 "clients": [],
+                "io_uring": [],
             }
         ]
     }
@@ -102,6 +103,14 @@ def test_json_without_a_router() -> None:
 def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
     plan = leftovers(records, location=ROUTER, internal_address=HERE, wall=4000.0)
     return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
+
+
+def test_who_uses_io_uring_is_shown() -> None:
+    record = session({})
+    record.io_uring[7] = "no\x1bde"
+    assert "  no?de (pid 7): uses io_uring" in as_text([record], now=0.0, zone=UTC)
+    [shown] = as_json([record])["sessions"]
+    assert shown["io_uring"] == [{"program": "no\x1bde", "pid": 7}]
 
 
 def test_clients_are_shown_with_the_reason() -> None:
