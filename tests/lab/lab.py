@@ -188,6 +188,28 @@ class Lab:
         assert self._router is not None
         self._router.send_signal(signal.SIGCONT)
 
+    def announce_router(self) -> None:
+        """Have the router say that it is there, as it does by itself now and then (SSDP)."""
+        target = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
+        lines = (
+            "NOTIFY * HTTP/1.1",
+            "HOST: 239.255.255.250:1900",
+            f"LOCATION: http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml",
+            f"NT: {target}",
+            "NTS: ssdp:alive",
+            "",
+            "",
+        )
+        script = (
+            "import socket\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            f"s.bind(('{ROUTER}', 0))\n"
+            f"own = socket.inet_aton('{ROUTER}')\n"
+            "s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)\n"
+            f"s.sendto({chr(13) + chr(10)!r}.join({lines!r}).encode(), ('239.255.255.250', 1900))\n"
+        )
+        self.run("router", [sys.executable, "-c", script], check=True)
+
     def _description(self) -> str:
         address = f"{ROUTER}:{ROUTER_PORT}"
         script = (

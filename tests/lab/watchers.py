@@ -1,5 +1,6 @@
 """natsup's own processes on a host of the lab, and what they cost: memory and wake-ups."""
 
+import time
 from pathlib import Path
 
 from tests.lab.lab import Lab
@@ -55,9 +56,21 @@ def memory(pids: dict[str, int]) -> dict[str, float]:
 def wait_for_idleness(lab: Lab, overheard: Overheard, pids: dict[str, int], number: int) -> None:
     """Until a session whose one port was mapped a moment ago waits for nothing but its timers.
 
-    The router has been asked once more whether it kept the mapping, and the threads that trio keeps
-    for a while have ended, which leaves the main one and the receiver.
+    The router has been asked once more whether it kept the mapping, the threads that trio keeps for
+    a while have ended, which leaves the main one and the receiver, and the router has been heard,
+    so that it need not be asked whether it is there.
     """
     port = f"tcp/{number}"
     lab.wait_for(lambda: overheard.ports().count(port) >= _QUESTIONS)
     lab.wait_for(lambda: len(threads(pids[SUPERVISOR])) == _THREADS)
+    before = switches(pids)
+    lab.announce_router()
+    lab.wait_for(lambda: switches(pids) != before)
+    lab.wait_for(lambda: _asleep(pids))
+
+
+def _asleep(pids: dict[str, int]) -> bool:
+    """Has nothing woken up in a fifth of a second?"""
+    before = switches(pids)
+    time.sleep(0.2)
+    return switches(pids) == before
