@@ -101,7 +101,7 @@ _likely_bind = _step(
     "bind",
     family=st.sampled_from([_INET, _INET6]),
     host=st.just("any"),
-    port=st.sampled_from(["p0", "p0", "p0", "p1"]),
+    port=st.sampled_from(["p0"] * 5 + ["p1"] * 2 + ["low"]),
     length=st.sampled_from([None, None, 28, 128]),
     padding=st.just(0),
     pointer=st.just("aligned"),
@@ -151,3 +151,42 @@ sequences: st.SearchStrategy[list[Step]] = st.builds(
     st.lists(_server(), min_size=1, max_size=3),
     st.lists(st.one_of(_single, _single, _single, _server()), min_size=2, max_size=10),
 )
+
+
+def _made(slot: int, family: int = _INET, kind: int = _STREAM) -> Step:
+    return {
+        "do": "socket",
+        "slot": slot,
+        "family": family,
+        "type": kind,
+        "protocol": 0,
+        "flags": 0,
+    }
+
+
+def _bound(slot: int, family: int = _INET, **fields: Any) -> Step:
+    usual = {"host": "any", "port": "p0", "length": None, "padding": 0, "pointer": "aligned"}
+    return {"do": "bind", "slot": slot, "family": family, **usual, "by": "self", **fields}
+
+
+# What has once made a difference, or would with a likely mistake.
+NAMED: dict[str, list[Step]] = {
+    "closed, and bound by the next": [
+        _made(0),
+        _bound(0),
+        {"do": "close", "slot": 0},
+        _made(1),
+        _bound(1),
+    ],
+    "options afterwards": [_made(0), _bound(0), _made(1, _INET, _DGRAM), _bound(1)],
+    "a long address": [_made(0), _bound(0, length=128), _made(1, _INET6), _bound(1, _INET6)],
+    "a privileged port for nobody": [_made(0), _bound(0, port="low", by="nobody")],
+    "a published port for nobody": [_made(0), _bound(0, by="nobody"), {"do": "listen", "slot": 0}],
+    "IPv6 alone beside IPv4": [
+        _made(0, _INET6),
+        {"do": "set", "slot": 0, "option": (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)},
+        _bound(0, _INET6),
+        _made(1),
+        _bound(1),
+    ],
+}

@@ -313,7 +313,9 @@ class Sequence:
         before = sock.gettimeout()
         sock.settimeout(_CONNECT_SECONDS)
         try:
-            sock.connect((_HOSTS4["loop"] if sock.family == 2 else _HOSTS6["loop"], number))
+            sock.connect(
+                (_HOSTS4["loop"] if sock.family == socket.AF_INET else _HOSTS6["loop"], number)
+            )
         except TimeoutError:
             return "timed out"
         finally:
@@ -392,8 +394,8 @@ def run(line: str) -> str:
     os.close(mine)
     with open(results) as file:
         answer = file.read()
-    os.waitpid(pid, 0)
-    return answer
+    _, status = os.waitpid(pid, 0)
+    return answer or json.dumps(f"the program of the test ended with wait status {status}")
 
 
 if __name__ == "__main__":

@@ -65,11 +65,11 @@ class Namespaces:
         self._processes.append(process)
         return process
 
-    def start_router(self) -> None:
-        """natsup's own small router; what it tells goes to a file."""
+    def start_router(self, fault: str | None = None) -> None:
+        """natsup's own small router; what it tells goes to a file. ``fault``: see `wrong`."""
+        environ = environment(self.folder, wrong(fault))
         with (self.folder / "router").open("wb") as file:
-            command = [NATSUP, *_GATEWAY]
-            self.router = self.popen("router", command, stdout=file, env=environment(self.folder))
+            self.popen("router", [NATSUP, *_GATEWAY], stdout=file, env=environ)
         wait_for(lambda: "ready" in self.told())
 
     def told(self) -> str:
@@ -106,12 +106,11 @@ class Namespaces:
 
 
 @contextmanager
-def namespaces(folder: Path, *, router: bool = True) -> Iterator[Namespaces]:
-    """The namespaces, with a running router or without any, for the `with` block."""
+def namespaces(folder: Path, router_fault: str | None = None) -> Iterator[Namespaces]:
+    """The namespaces, with a running router, for the `with` block."""
     found = Namespaces(folder)
     try:
-        if router:
-            found.start_router()
+        found.start_router(router_fault)
         yield found
     finally:
         found.close()
@@ -121,6 +120,13 @@ def environment(folder: Path, more: Mapping[str, str] | None = None) -> dict[str
     """An environment in which natsup writes nowhere but into ``folder``."""
     found = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
     return {**found, "NATSUP_STATE_DIR": str(folder / "state"), **(more or {})}
+
+
+def wrong(fault: str | None) -> dict[str, str]:
+    """The environment that makes a natsup wrong in this way (tests/kernel/wrong), or none."""
+    if fault is None:
+        return {}
+    return {"PYTHONPATH": str(Path(__file__).with_name("wrong")), "WRONG_SUPERVISOR": fault}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -159,18 +165,30 @@ class Lines:
         assert self.process.wait(20) == 0
 
 
+_PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+
+def plain(net: Namespaces, script: str) -> Lines:
+    """A script in the plain namespace."""
+    command = [sys.executable, script]
+    return Lines(net.popen("plain", command, env=environment(net.folder), **_PIPES))
+
+
+def under_natsup(net: Namespaces, script: str, *words: str, fault: str | None = None) -> Lines:
+    """A script under `natsup exec` with these options. ``fault``: see `wrong`."""
+    command = [NATSUP, "exec", *words, "--", sys.executable, script]
+    environ = environment(net.folder, wrong(fault))
+    return Lines(net.popen("natsup", command, env=environ, **_PIPES))
+
+
 class Twins:
     """The program of the steps twice: `compare` runs a sequence in both."""
 
-    def __init__(self, net: Namespaces, environ: Mapping[str, str], words: Sequence[str]) -> None:
+    def __init__(self, net: Namespaces, fault: str | None, words: Sequence[str]) -> None:
         self.net = net
         self.runs = 0
-        program = [sys.executable, steps.__file__]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        plain = net.popen("plain", program, env=environment(net.folder), **pipes)
-        command = [NATSUP, "exec", *words, "--", *program]
-        wrapped = net.popen("natsup", command, env=environment(net.folder, environ), **pipes)
-        self.plain, self.natsup = Lines(plain), Lines(wrapped)
+        self.plain = plain(net, steps.__file__)
+        self.natsup = under_natsup(net, steps.__file__, *words, fault=fault)
 
     def _request(self, sequence: list[Step]) -> dict[str, Any]:
         """With ports that no sequence has had for long: what was closed may be in TIME_WAIT."""
@@ -188,7 +206,7 @@ class Twins:
         self.natsup.tell(request)
         self.plain.tell(request)
         plain, wrapped = self.plain.answer(), self.natsup.answer()
-        assert isinstance(plain, list), plain
+        assert isinstance(plain, list), f"{plain}: {sequence}"
         found = differences(sequence, plain, wrapped)
         for _ in range(3 if found else 0):
             self.plain.tell(self._request(sequence))
@@ -223,7 +241,7 @@ def _unlike(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 @contextmanager
-def twins(folder: Path, *words: str, environ: Mapping[str, str] | None = None) -> Iterator[Twins]:
-    """Both programs, running. ``words``: options of `natsup exec`; ``environ``: for natsup."""
+def twins(folder: Path, *words: str, fault: str | None = None) -> Iterator[Twins]:
+    """Both programs, running. ``words``: options of `natsup exec`; ``fault``: see `wrong`."""
     with namespaces(folder) as net:
-        yield Twins(net, environ or {}, words)
+        yield Twins(net, fault, words)
