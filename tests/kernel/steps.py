@@ -135,7 +135,7 @@ class Memory:
             at = 65
         elif where == "readonly":
             page = 1
-        elif where in ("edge", "over") and 0 <= length <= _LONGEST:
+        elif where in ("edge", "over") and 0 < length <= _LONGEST:
             page, at = 1, _PAGE - length + (where == "over")
         data = data[: _PAGE - at]
         self._protect(page, mmap.PROT_READ | mmap.PROT_WRITE)

@@ -87,6 +87,18 @@ class Namespaces:
                 held.append(port)
         return held
 
+    def descriptors(self) -> dict[str, int]:
+        """How many descriptors supervisor and guard have open, by their names."""
+        name = f"{self._prefix}-natsup"
+        found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
+        processes = [Path("/proc", pid) for pid in found.stdout.split()]
+        names = {process: (process / "comm").read_text().strip() for process in processes}
+        return {
+            name: len(os.listdir(process / "fd"))
+            for process, name in names.items()
+            if name in ("natsup", "natsup-guard")
+        }
+
     def close(self) -> None:
         for process in reversed(self._processes):
             with contextlib.suppress(ProcessLookupError):
@@ -168,15 +180,22 @@ class Lines:
 _PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 
 
-def plain(net: Namespaces, script: str) -> Lines:
-    """A script in the plain namespace."""
-    command = [sys.executable, script]
+def plain(net: Namespaces, script: str, prefix: Sequence[str] = ()) -> Lines:
+    """A script in the plain namespace. ``prefix``: a command that runs it."""
+    command = [*prefix, sys.executable, script]
     return Lines(net.popen("plain", command, env=environment(net.folder), **_PIPES))
 
 
-def under_natsup(net: Namespaces, script: str, *words: str, fault: str | None = None) -> Lines:
-    """A script under `natsup exec` with these options. ``fault``: see `wrong`."""
-    command = [NATSUP, "exec", *words, "--", sys.executable, script]
+def under_natsup(
+    net: Namespaces,
+    script: str,
+    *words: str,
+    fault: str | None = None,
+    prefix: Sequence[str] = (),
+) -> Lines:
+    """A script under `natsup exec` with these options. ``fault``: see `wrong`; ``prefix``: a
+    command that runs natsup."""
+    command = [*prefix, NATSUP, "exec", *words, "--", sys.executable, script]
     environ = environment(net.folder, wrong(fault))
     return Lines(net.popen("natsup", command, env=environ, **_PIPES))
 
@@ -184,11 +203,13 @@ def under_natsup(net: Namespaces, script: str, *words: str, fault: str | None = 
 class Twins:
     """The program of the steps twice: `compare` runs a sequence in both."""
 
-    def __init__(self, net: Namespaces, fault: str | None, words: Sequence[str]) -> None:
+    def __init__(
+        self, net: Namespaces, fault: str | None, words: Sequence[str], prefix: Sequence[str]
+    ) -> None:
         self.net = net
         self.runs = 0
-        self.plain = plain(net, steps.__file__)
-        self.natsup = under_natsup(net, steps.__file__, *words, fault=fault)
+        self.plain = plain(net, steps.__file__, prefix)
+        self.natsup = under_natsup(net, steps.__file__, *words, fault=fault, prefix=prefix)
 
     def _request(self, sequence: list[Step]) -> dict[str, Any]:
         """With ports that no sequence has had for long: what was closed may be in TIME_WAIT."""
@@ -241,7 +262,10 @@ def _unlike(one: Any, other: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 @contextmanager
-def twins(folder: Path, *words: str, fault: str | None = None) -> Iterator[Twins]:
-    """Both programs, running. ``words``: options of `natsup exec`; ``fault``: see `wrong`."""
+def twins(
+    folder: Path, *words: str, fault: str | None = None, prefix: Sequence[str] = ()
+) -> Iterator[Twins]:
+    """Both programs, running. ``words``: options of `natsup exec`; ``fault``: see `wrong`;
+    ``prefix``: a command that runs both."""
     with namespaces(folder) as net:
-        yield Twins(net, fault, words)
+        yield Twins(net, fault, words, prefix)
