@@ -175,12 +175,36 @@ def one_gets_the_port(folder: Path, fault: str | None = None, *, rounds: int = 2
         return found + _ends_clean(net, program.end)
 
 
-def a_port_is_handed_on(folder: Path, fault: str | None = None, *, times: int = 1000) -> list[str]:
+def one_session_gets_the_port(folder: Path, *, rounds: int = 20) -> list[str]:
+    """The same for two programs, each under a natsup of its own."""
+    with namespaces(folder) as net:
+        programs = [under_natsup(net, held.__file__, *_GENEROUS) for _ in range(2)]
+        found = []
+        for port in range(10_000, 10_000 + rounds):
+            for program in programs:
+                program.tell({"do": "timed", "port": port})
+            numbers = sorted(program.answer()[0] for program in programs)
+            if numbers != [0, errno.EADDRINUSE]:
+                found.append(f"{port}: errnos {numbers}")
+            if f"tcp/{port}" not in net.mapped():
+                found.append(f"{port} is not mapped")
+
+        def end() -> None:
+            for program in programs:
+                program.end()
+
+        return found + _ends_clean(net, end)
+
+
+def a_port_is_handed_on(
+    folder: Path, fault: str | None = None, *words: str, times: int = 1000
+) -> list[str]:
     """Closed and bound again at once, many times: it is mapped at the end, and was all the time."""
     with namespaces(folder) as net:
-        program = under_natsup(net, held.__file__, *_GENEROUS, fault=fault)
+        program = under_natsup(net, held.__file__, *_GENEROUS, *words, fault=fault)
         program.tell({"do": "again", "port": _PORT, "times": times})
-        found = [f"errnos {numbers}" for numbers in [program.answer()] if numbers != [0]]
+        numbers = program.answer(60 + times / 50)
+        found = [] if numbers == [0] else [f"errnos {numbers}"]
         told = [line for line in net.told().splitlines() if line.startswith(f"tcp/{_PORT} →")]
         if len(told) != 1 or net.mapped() != [f"tcp/{_PORT}"]:
             found.append(f"the router was told: {told}")

@@ -25,7 +25,7 @@ from tests.kernel.steps import Step
 
 NATSUP = str(Path(sys.executable).with_name("natsup"))
 FIRST, LAST, LOW = 10_000, 59_996, 24  # of a sequence's own ports: four, and a privileged one
-_PATIENCE = 60.0  # seconds for a sequence
+_PATIENCE = 60.0  # seconds
 _count = itertools.count()
 
 _LAYOUT = """
@@ -160,12 +160,12 @@ class Lines:
         stdin.write(json.dumps(value).encode() + b"\n")
         stdin.flush()
 
-    def answer(self) -> Any:
-        """The next answer; fails if none comes in time."""
+    def answer(self, seconds: float = _PATIENCE) -> Any:
+        """The next answer; fails if none comes within ``seconds``."""
         stdout: IO[bytes] = self.process.stdout  # type: ignore[assignment]
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
-            assert selector.select(_PATIENCE), "no answer: something hangs"
+            assert selector.select(seconds), "no answer: something hangs"
         line = stdout.readline()
         assert line, "the program has ended"
         return json.loads(line)

@@ -139,6 +139,39 @@ def reads_twice() -> None:
     Session._bind = bind  # type: ignore[method-assign]
 
 
+def does_not_linger() -> None:
+    """A port is taken from the router as soon as nobody has it."""
+    from natsup.state.ledger import Policy
+    from natsup.supervisor import serving
+
+    vars(serving)["Policy"] = lambda lease: Policy(lease=lease, linger=0.0)
+
+
+def looks_again() -> None:
+    """What is bound is the socket that stands under the descriptor's number at the end."""
+    from natsup.supervisor import receiver
+    from natsup.supervisor.serving import Session
+
+    right, borrow = Session._bind, receiver.__dict__["borrow"]
+    borrowed: dict[int, tuple[Any, ...]] = {}
+
+    def remember(listener: Any, notification: int, tid: int, fd: int) -> Any:
+        borrowed[notification] = listener, notification, tid, fd
+        return borrow(*borrowed[notification])
+
+    def bind(self: Any, call: Any, reservation: Any, port: Any, wish: Any) -> None:
+        call.sock.close()
+        again = borrow(*borrowed[call.notification])
+        if again is None:
+            self._answer(call, errno.EBADF)
+            return
+        call.sock = again
+        right(self, call, reservation, port, wish)
+
+    vars(receiver)["borrow"] = remember
+    Session._bind = bind  # type: ignore[method-assign]
+
+
 def router_takes_its_time() -> None:
     """No supervisor, but a router that needs a while for every answer."""
     import trio
@@ -166,6 +199,8 @@ FAULTS: dict[str, Callable[[], None]] = {
         receives_late,
         loses_the_dead,
         reads_twice,
+        does_not_linger,
+        looks_again,
         router_takes_its_time,
     )
 }
