@@ -35,10 +35,15 @@ def named(twins: Twins) -> list[str]:
 
 
 def generated(
-    twins: Twins, examples: int, *, derandomize: bool = True, shrink: bool = True
+    twins: Twins,
+    examples: int,
+    *,
+    derandomize: bool = True,
+    shrink: bool = True,
+    without: tuple[str, ...] = (),
 ) -> list[str]:
     """Sequences that hypothesis makes, until one makes a difference: the sequence as JSON, as
-    short as it could be made, and the differences."""
+    short as it could be made, and the differences. ``without`` these steps."""
     found: list[str] = []
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
 
@@ -54,6 +59,7 @@ def generated(
     )
     @given(sequences)
     def compare(sequence: list[Step]) -> None:
+        sequence = [step for step in sequence if step["do"] not in without]
         differences = twins.compare(sequence)
         if differences:
             found[:] = [json.dumps(sequence), *differences]

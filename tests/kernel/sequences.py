@@ -35,6 +35,8 @@ _kinds = st.one_of(
 _families = st.sampled_from([_INET, _INET6, _INET, _INET6, _INET, _INET6, _UNIX, _NETLINK])
 _flags = st.sampled_from([0, 0, int(socket.SOCK_NONBLOCK), int(socket.SOCK_CLOEXEC)])
 
+# IP_LOCAL_PORT_RANGE: the first, and the last in the upper half of an int that has a sign
+_PORT_RANGE = (socket.IPPROTO_IP, 51, (64000 | 64009 << 16) - (1 << 32))
 _OPTIONS: list[tuple[int, int, int | str]] = [
     (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
     (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
@@ -49,7 +51,9 @@ _OPTIONS: list[tuple[int, int, int | str]] = [
     (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, "none0"),
     (socket.IPPROTO_IP, 15, 1),  # IP_FREEBIND
     (socket.IPPROTO_IP, 24, 1),  # IP_BIND_ADDRESS_NO_PORT
+    _PORT_RANGE,
     (socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1),
+    (socket.SOL_SOCKET, 62, 1),  # SO_BINDTOIFINDEX: lo
     (socket.SOL_SOCKET, socket.SO_MARK, 7),
     (socket.SOL_SOCKET, socket.SO_BROADCAST, 1),
 ]
@@ -114,6 +118,7 @@ _rest = st.one_of(
     _step("listen"),
     _step("connect", port=_ports),
     _step("disconnect"),
+    _step("send", port=_ports),
     _step("accept", to=_slots),
     _step("dup", to=_slots),
     _step("shutdown"),
@@ -190,6 +195,14 @@ NAMED: dict[str, list[Step]] = {
         _bound(1),
         {"do": "listen", "slot": 1},
         {"do": "connect", "slot": 0, "port": "p0"},
+    ],
+    "a port in a range of the program's own": [
+        _made(0),
+        {"do": "set", "slot": 0, "option": _PORT_RANGE},
+        _bound(0, port="0"),
+        _made(1, _INET6, _DGRAM),
+        {"do": "set", "slot": 1, "option": _PORT_RANGE},
+        _bound(1, _INET6, port="0"),
     ],
     "a port that connect() has chosen for UDP, and let go": [
         _made(0, _INET, _DGRAM),

@@ -70,6 +70,8 @@ _LOOKED_AT = [
     if (level, option) not in _LEFT_OUT
 ] + [(17, 1)]  # UDP_CORK
 _NUMBER = "0/52"  # IP_PROTOCOL: of a socket that is not raw, the port in host order
+_COOKIE = 57  # SO_COOKIE
+_PORT_RANGE = (socket.IPPROTO_IP, 51)  # IP_LOCAL_PORT_RANGE
 _FCNTL = (fcntl.F_GETFD, fcntl.F_GETFL, fcntl.F_GETOWN, fcntl.F_GETSIG)
 _BUFFER = ctypes.create_string_buffer(256)
 _SIZE = ctypes.c_uint32()
@@ -176,8 +178,8 @@ class Sequence:
     def _look(self, sock: socket.socket, closely: bool) -> dict[str, Any]:
         fd = sock.fileno()
         seen: dict[str, Any] = {
-            "name": self._name(sock.getsockname),
-            "peer": self._name(sock.getpeername),
+            "name": self._name(sock, sock.getsockname),
+            "peer": self._name(sock, sock.getpeername),
         }
         if closely:
             status = os.fstat(fd)
@@ -186,22 +188,30 @@ class Sequence:
             seen["options"] = options(fd)
             if _NUMBER in seen["options"] and sock.type != socket.SOCK_RAW:
                 raw = bytes.fromhex(seen["options"][_NUMBER])
-                seen["options"][_NUMBER] = self._port_name(int.from_bytes(raw, sys.byteorder))
+                seen["options"][_NUMBER] = self._port_name(sock, int.from_bytes(raw, sys.byteorder))
         return seen
 
-    def _name(self, ask: Callable[[], Any]) -> Any:
+    def _name(self, sock: socket.socket, ask: Callable[[], Any]) -> Any:
         try:
             address = ask()
         except OSError as error:
             return error.errno
         if not isinstance(address, tuple) or not isinstance(address[0], str):
             return len(address)  # what a kernel chooses for other families is its own affair
-        return [address[0], self._port_name(address[1]), *address[2:]]
+        return [address[0], self._port_name(sock, address[1]), *address[2:]]
 
-    def _port_name(self, number: int) -> str:
+    def _port_name(self, sock: socket.socket, number: int) -> str:
         if 0 <= number - self._base < 4:
             return f"p{number - self._base}"
-        return {0: "0", self._low: "low"}.get(number, "some")
+        if number in (0, self._low):
+            return "low" if number else "0"
+        try:
+            wanted = sock.getsockopt(*_PORT_RANGE) & 0xFFFFFFFF
+        except OSError:  # before Linux 6.3
+            wanted = 0
+        if not wanted:
+            return "some"
+        return "in range" if wanted & 0xFFFF <= number <= wanted >> 16 else "out of range"
 
     # --- steps ---
 
@@ -334,7 +344,7 @@ class Sequence:
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             number = sock.getsockname()[1]
             listening = {
-                other.getsockopt(1, 57, 8)
+                other.getsockopt(socket.SOL_SOCKET, _COOKIE, 8)
                 for other in self._slots.values()
                 if other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 and other.getsockname()[1] == number
@@ -349,6 +359,28 @@ class Sequence:
         accepted, _ = sock.accept()
         self._replace(step["to"], accepted)
         return 0
+
+    def _send(self, step: Step) -> list[int] | str:
+        """A stranger's datagram: in which slots does it arrive?"""
+        number = self._port(step["port"])
+        servers = {
+            sock.getsockopt(socket.SOL_SOCKET, _COOKIE, 8): (slot, sock)
+            for slot, sock in sorted(self._slots.items())
+            if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6)
+        }
+        here = [sock for _, sock in servers.values() if sock.getsockname()[1] == number]
+        if sum(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in here) > 1:
+            return "whose it is the kernel decides by a hash"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"x", (_HOSTS4["loop"], number))
+        found = []
+        for slot, sock in servers.values():
+            try:
+                sock.recv(1, socket.MSG_DONTWAIT)
+                found.append(slot)
+            except OSError:
+                pass
+        return found
 
     def _dup(self, step: Step) -> int:
         self._replace(step["to"], self._of(step).dup())

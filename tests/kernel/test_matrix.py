@@ -49,5 +49,9 @@ def test_no_difference_with(words: list[str], root: bool) -> None:
         with twins(folder, *words, prefix=[] if root else as_nobody()) as pair:
             assert checks.named(pair) == []
             count = max(60, EXAMPLES // 10)
-            assert checks.generated(pair, count, derandomize=not EXAMPLES) == []
+            # A port that natsup has chosen counts as one that the program has asked for, and the
+            # kernel does not let go of it with a connection (SOCK_BINDPORT_LOCK).
+            without = ("connect", "disconnect") if "--ephemeral" in words else ()
+            found = checks.generated(pair, count, derandomize=not EXAMPLES, without=without)
+            assert found == []
             assert "→" in pair.net.told()
