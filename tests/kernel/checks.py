@@ -164,6 +164,19 @@ def what_the_call_named_is_bound(folder: Path, fault: str | None = None) -> list
         return found + _ends_clean(net, lambda: None) + _ends_clean(net, program.end)
 
 
+def a_socket_is_bound_once(folder: Path, fault: str | None = None) -> list[str]:
+    """Two threads bind one socket: one of them does, the other hears that it is bound."""
+    with namespaces(folder, _SLOW) as net:
+        program = under_natsup(net, held.__file__, *_GENEROUS, fault=fault)
+        found = []
+        for port, other in ((_PORT, _PORT), (_PORT + 1, _PORT + 2)):
+            program.tell({"do": "bound_twice", "port": port, "other": other})
+            numbers = program.answer()
+            if numbers != [0, errno.EINVAL]:
+                found.append(f"{port} and {other}: errnos {numbers}")
+        return found + _ends_clean(net, program.end)
+
+
 def one_gets_the_port(folder: Path, fault: str | None = None, *, rounds: int = 20) -> list[str]:
     """Two processes race for a port: exactly one gets it, and it is mapped."""
     with namespaces(folder) as net:

@@ -189,6 +189,24 @@ def raced(port: int) -> list[int]:
     return sorted(found)
 
 
+def bound_twice(port: int, other: int) -> list[int]:
+    """Two threads bind one socket, to a port each, the second while the first is held. errnos."""
+    sock = socket.socket()
+    _kept.append(sock)
+    main = threading.get_native_id()
+    found: list[int] = []
+
+    def bind() -> None:
+        _wait_until_held(os.getpid(), main)
+        found.append(_bind(sock.fileno(), _address(other)))
+
+    thread = threading.Thread(target=bind)
+    thread.start()
+    found.append(_bind(sock.fileno(), _address(port)))
+    thread.join()
+    return sorted(found)
+
+
 def again(port: int, times: int) -> list[int]:
     """Bind, listen, close, at once again; the last one stays. The errnos that came."""
     found = set()
@@ -215,7 +233,7 @@ def let_go() -> None:
 
 _DEEDS: dict[str, Callable[..., Any]] = {
     deed.__name__: deed
-    for deed in (timed, interrupted, killed, rewritten, replaced, raced, again, let_go)
+    for deed in (timed, interrupted, killed, rewritten, replaced, raced, bound_twice, again, let_go)
 }
 
 if __name__ == "__main__":
