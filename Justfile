@@ -28,7 +28,7 @@ lint: setup
 
 # bind() with natsup and without: 20,000 generated sequences, and long races; half an hour, as root
 conform-long: setup
-    CONFORM_EXAMPLES=20000 .venv/bin/pytest --timeout 7200 tests/kernel/test_matrix.py \
+    CONFORM_EXAMPLES=20000 .venv/bin/pytest tests/kernel/test_matrix.py \
         tests/kernel/test_races.py
 
 # the figures, as ratios; needs gcc and strace, and root

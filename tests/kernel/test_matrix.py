@@ -13,6 +13,8 @@ from tests.nobody import as_nobody
 # just conform-long raises it; sequences then differ from run to run.
 EXAMPLES = int(os.environ.get("CONFORM_EXAMPLES", "0"))
 
+pytestmark = pytest.mark.timeout(7200 if EXAMPLES else 600)
+
 
 def test_no_difference(tmp_path: Path) -> None:
     count = EXAMPLES or 500
@@ -29,6 +31,7 @@ def test_no_difference(tmp_path: Path) -> None:
         wait_for(lambda: net.mapped() == [])
         wait_for(lambda: net.descriptors() == before)  # an idle connection to the router may end
         pair.natsup.end()
+        wait_for(lambda: net.descriptors() == {})  # and no process of natsup's is left
 
 
 @pytest.mark.parametrize(
