@@ -189,8 +189,8 @@ def one_gets_the_port(folder: Path, fault: str | None = None, *, rounds: int = 2
                 found.append(f"{port}: errnos {numbers}")
             if f"tcp/{port}" not in net.mapped():
                 found.append(f"{port} is not mapped")
-        program.tell({"do": "let_go"})
-        program.answer()
+            program.tell({"do": "let_go"})
+            program.answer()
         return found + _ends_clean(net, program.end)
 
 
@@ -207,6 +207,9 @@ def one_session_gets_the_port(folder: Path, *, rounds: int = 20) -> list[str]:
                 found.append(f"{port}: errnos {numbers}")
             if f"tcp/{port}" not in net.mapped():
                 found.append(f"{port} is not mapped")
+            for program in programs:
+                program.tell({"do": "let_go"})
+                program.answer()
 
         def end() -> None:
             for program in programs:
