@@ -26,6 +26,11 @@ lint: setup
     .venv/bin/mypy
     .venv/bin/lint-imports
 
+# bind() with natsup and without: 20,000 generated sequences, and long races; half an hour, as root
+conform-long: setup
+    CONFORM_EXAMPLES=20000 .venv/bin/pytest tests/kernel/test_matrix.py \
+        tests/kernel/test_races.py
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}

@@ -14,6 +14,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import trio
@@ -312,11 +313,19 @@ class Session:
                 and held.call.address.port == call.address.port
                 and not self._listener.valid(held.call.notification)
             ]
-            if not dead:
+            # Or for another thread's bind of the same socket. Who comes second is to hear from the
+            # kernel that it is bound; waiting for those before alone, no two wait for each other.
+            before = takewhile(lambda held: held.call is not call, self._held)
+            same = [
+                held
+                for held in before
+                if held.call.kind.inode == call.kind.inode and not held.call.answered
+            ]
+            if not dead and not same:
                 return None
             for held in dead:
                 held.scope.cancel()
-            for held in dead:
+            for held in (*dead, *same):
                 await held.done.wait()
 
     async def _outcome(self, wish: Wish) -> Outcome:

@@ -19,6 +19,7 @@ from natsup.supervisor.sockaddr import LONGEST
 from natsup.supervisor.verdict import Facts
 
 _INT32 = 1 << 31
+_IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it
 
 
 class Unreachable(Exception):
@@ -178,6 +179,7 @@ class Inspector:
             v6only=sock.family == socket.AF_INET6
             and bool(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)),
             foreign=self._foreign(sock, tid),
+            late=internet and _is_on(sock, socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT),
         )
 
     def facts_of(self, kind: Kind, tid: int) -> Facts:
@@ -221,6 +223,13 @@ def cookie(sock: socket.socket) -> int:
     if value is None:
         raise OSError(errno.ENOPROTOOPT, "this kernel has no socket cookies")
     return value
+
+
+def _is_on(sock: socket.socket, level: int, option: int) -> bool:
+    try:
+        return bool(sock.getsockopt(level, option))
+    except OSError:  # an old kernel's MPTCP lacks some
+        return False
 
 
 def _option64(sock: socket.socket, option: int) -> int | None:

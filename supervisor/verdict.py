@@ -89,10 +89,18 @@ class Rules:
 class Facts:
     """What the kernel says of a borrowed socket (socket(7), ip(7), ipv6(7))."""
 
-    __slots__ = ("bound", "domain", "foreign", "kind", "protocol", "v6only")
+    __slots__ = ("bound", "domain", "foreign", "kind", "late", "protocol", "v6only")
 
     def __init__(
-        self, domain: int, kind: int, protocol: int, *, bound: bool, v6only: bool, foreign: bool
+        self,
+        domain: int,
+        kind: int,
+        protocol: int,
+        *,
+        bound: bool,
+        v6only: bool,
+        foreign: bool,
+        late: bool = False,
     ) -> None:
         self.domain = domain  # SO_DOMAIN
         self.kind = kind  # SO_TYPE
@@ -100,6 +108,7 @@ class Facts:
         self.bound = bound
         self.v6only = v6only
         self.foreign = foreign  # of another network namespace than natsup's
+        self.late = late  # IP_BIND_ADDRESS_NO_PORT: connect() chooses the port, not bind()
 
 
 _NOT_INTERNET = Pass("not an Internet address")
@@ -138,7 +147,7 @@ def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish
     if address.ipv4 is None and facts.v6only:
         return Pass("IPv6 alone")
     if address.port == 0:
-        return Publish(protocol, None)
+        return Pass("a port for connect() to choose") if facts.late else Publish(protocol, None)
     port = Port(protocol, address.port)
     if not publishable(port, rules):
         return Pass("a port that is never published")

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 
 import pytest
 
@@ -191,3 +192,18 @@ def test_a_port_that_the_kernel_chooses_is_handed_over() -> None:
         assert number > 0
         assert reservation.hand_over(sock) == 0
         assert sock.getsockname() == ("0.0.0.0", number)
+
+
+def test_a_port_is_chosen_from_the_programs_own_range() -> None:
+    """IP_LOCAL_PORT_RANGE of ip(7), which Linux has since 6.3. The last one stands in the upper
+    half of the number."""
+    first, last = 32768, 32777  # inside of the system's own range, or it does not count
+    both = struct.unpack("=i", struct.pack("=I", first | last << 16))[0]
+    with make(socket.AF_INET, socket.SOCK_STREAM, 0) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_IP, 51, both)
+        except OSError:
+            pytest.skip("this kernel has no such option")
+        for _ in range(3):
+            with reserve(sock, address(socket.AF_INET, 0)) as reservation:
+                assert first <= reservation.port <= last

@@ -54,8 +54,9 @@ def facts(
     bound: bool = False,
     v6only: bool = False,
     foreign: bool = False,
+    late: bool = False,
 ) -> Facts:
-    return Facts(domain, kind, protocol, bound=bound, v6only=v6only, foreign=foreign)
+    return Facts(domain, kind, protocol, bound=bound, v6only=v6only, foreign=foreign, late=late)
 
 
 def judge(raw: bytes, given_facts: Facts, rules: Rules | None = None) -> str:
@@ -165,6 +166,14 @@ def test_the_table(raw: bytes, given_facts: Facts, expected: str) -> None:
 )
 def test_what_the_user_asked_for(rules: Rules, raw: bytes, expected: str) -> None:
     assert judge(raw, facts(), rules) == expected
+
+
+def test_a_port_for_connect_to_choose_is_not_chosen_by_natsup() -> None:
+    """IP_BIND_ADDRESS_NO_PORT: bind() leaves such a socket without a port."""
+    rules = Rules(ephemeral=True)
+    passed = "Pass('a port for connect() to choose')"
+    assert judge(inet("0.0.0.0", 0), facts(late=True), rules) == passed
+    assert judge(inet("0.0.0.0", 6881), facts(late=True), rules) == "Publish(tcp/6881)"
 
 
 def test_the_own_address_counts_where_asked_for() -> None:
