@@ -23,7 +23,6 @@ from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
 from natsup.supervisor.verdict import Rules
-from natsup.upnp.ears import Ears
 
 if TYPE_CHECKING:
     from natsup.upnp.igd import Igd
@@ -57,7 +56,6 @@ class Finder:
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._sign = trio.Event()  # that the router was restarted
-        self.ears = Ears()
 
     async def searched(self) -> bool:
         """Wait for the end of the first search, within the session's start-up time-out. Has it
@@ -71,7 +69,7 @@ class Finder:
         """Search, use, and search again, until cancelled."""
         pause, longest, reason = _FIRST_PAUSE, _LONGEST_PAUSE, ""
         watch = trio.CancelScope()
-        watched = ("", "")
+        watched = ("", "", "")
         async with trio.open_nursery() as nursery:
             while True:
                 sign = self._sign = trio.Event()
@@ -84,7 +82,9 @@ class Finder:
                     await self._remember(network, Known(None, time.time(), found))
                 else:
                     since, reason, longest = clock.now(), "", _LONGEST_PAUSE_IF_KNOWN
-                    if watched != (watched := (found.internal_address, host(found.location))):
+                    interface = "" if network is None else network.interface
+                    seen = (interface, found.internal_address, host(found.location))
+                    if watched != (watched := seen):
                         watch.cancel()
                         watch = trio.CancelScope()
                         nursery.start_soon(self._watch, *watched, watch)
@@ -165,14 +165,16 @@ class Finder:
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
 
-    async def _watch(self, address: str, gateway: str, scope: trio.CancelScope) -> None:
+    async def _watch(
+        self, interface: str, address: str, gateway: str, scope: trio.CancelScope
+    ) -> None:
         """Look for signs that the router was restarted."""
         from natsup.upnp.watch import watch
 
         send, receive = trio.open_memory_channel[str](1)
         with scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch, address, gateway, send, self.ears)
+                nursery.start_soon(watch, interface, address, gateway, send)
                 async for reason in receive:
                     log.info("%s", reason)
                     self._sign.set()

@@ -11,7 +11,6 @@ import re
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
@@ -31,13 +30,11 @@ from natsup.supervisor.target import (
     program,
 )
 from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
-from natsup.upnp import ssdp
 
 log = logging.getLogger("natsup.calls")
 
 _MOST_KNOWN = 1024  # clients that wait for the session to tell of them
 _MOST_SAID = 100
-_SSDP_GROUP = socket.inet_aton(ssdp.MULTICAST)
 
 
 class Call:
@@ -91,16 +88,6 @@ class Call:
         return f"{self.name} (pid {self.process})"
 
 
-class Wanted:
-    """A bind() of a port that natsup itself holds: it is to pass once natsup has let go of it."""
-
-    __slots__ = ("notification", "slot")
-
-    def __init__(self, notification: int, slot: int) -> None:
-        self.notification = notification
-        self.slot = slot
-
-
 class Receiver:
     """Runs in a thread of its own; ``taken`` and ``wake`` are how the session gets its calls."""
 
@@ -125,8 +112,7 @@ class Receiver:
         self._ringed: set[int] = set()  # processes that use io_uring
         self._borrows = borrows
         self._confined = False  # has anybody under the filter restricted itself by Landlock?
-        self.taken: deque[Call | Wanted] = deque()
-        self.holds_ssdp: Callable[[], bool] = lambda: False
+        self.taken: deque[Call] = deque()
         self.clients = clients
         # Clients that were known by their names, for the session to tell of: process, name, why
         self.known: deque[tuple[int, str, str]] = deque(maxlen=_MOST_KNOWN)
@@ -209,8 +195,6 @@ class Receiver:
                 return False
             passed = judge_address(address, self.rules)
             if passed is not None:
-                if address.port == ssdp.PORT and address.ipv4 == _SSDP_GROUP:
-                    return self._take_ssdp(notification)
                 return self._passing(tid, address, passed)
             return self._consider_socket(notification, tid, fd, address)
         except Unreachable as error:
@@ -240,8 +224,6 @@ class Receiver:
             if isinstance(verdict, Pass):
                 if facts.bound and self._tell(notification, sock, address):
                     return True
-                if address.port == ssdp.PORT and facts.kind == socket.SOCK_DGRAM:
-                    return self._take_ssdp(notification)
                 return self._passing(tid, address, verdict)
             confined = self._confined or self._inspector.labelled(tid)
             taken = self._take(
@@ -263,8 +245,6 @@ class Receiver:
         facts = self._inspector.facts_of(kind, tid)
         verdict = judge_socket(address, facts, self.rules)
         if isinstance(verdict, Pass):
-            if address.port == ssdp.PORT and facts.kind == socket.SOCK_DGRAM:
-                return self._take_ssdp(notification)
             return self._passing(tid, address, verdict)
         self._say(
             logging.INFO,
@@ -307,17 +287,6 @@ class Receiver:
                 on_behalf=on_behalf,
             )
         )
-        os.eventfd_write(self.wake, 1)
-        return True
-
-    def _take_ssdp(self, notification: int) -> bool:
-        """Have natsup let go of SSDP's port, if it holds it, before the call passes."""
-        if not self.holds_ssdp():
-            return False
-        slot = self._page.keep(notification)
-        if slot is None:
-            return False
-        self.taken.append(Wanted(notification, slot))
         os.eventfd_write(self.wake, 1)
         return True
 

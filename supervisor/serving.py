@@ -37,7 +37,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
-from natsup.supervisor.receiver import Call, Receiver, Wanted
+from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie, program
@@ -157,7 +157,6 @@ class Session:
         self._finder = Finder(
             settings, self._keeper, self._rules, folder, self._neighbours, history
         )
-        receiver.holds_ssdp = lambda: self._finder.ears.holding
         self._held: list[Held] = []
         self._finish = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
@@ -197,7 +196,8 @@ class Session:
             )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_calls, nursery)
-            nursery.start_soon(self._finder.run)
+            if not self._settings["dry_run"]:
+                nursery.start_soon(self._finder.run)
             nursery.start_soon(self._hear_guard)
             if self._endings is not None:
                 nursery.start_soon(self._watch_endings, self._endings)
@@ -227,13 +227,7 @@ class Session:
             if self._receiver.failed:
                 raise RuntimeError("no calls are received any more")
             while self._receiver.taken:
-                call = self._receiver.taken.popleft()
-                if isinstance(call, Wanted):
-                    self._finder.ears.give_up()
-                    self._listener.let_pass(call.notification)
-                    self._page.drop(call.slot)
-                else:
-                    nursery.start_soon(self._serve_call, call)
+                nursery.start_soon(self._serve_call, self._receiver.taken.popleft())
             while self._receiver.known:
                 self._tell_of_client(*self._receiver.known.popleft())
             while self._receiver.rings:

@@ -1,10 +1,10 @@
 """Watching the router, to see soon that it was restarted: it is heard, or else asked.
 
 What a router says unasked comes at once, and costs nothing while it says nothing (`ears`). Where it
-cannot be heard, because a firewall drops it or a program wants the port, the router is asked where
-it is, every 10 s: a search may go to one device alone, and its answer tells the number of the
-device's start (BOOTID.UPNP.ORG) and where its description is (UPnP Device Architecture 1.1, section
-1.3). It is asked in any case until it has answered, so that the number is known from the beginning.
+cannot be heard, or does not number its starts, it is asked where it is, every 10 s: a search may go
+to one device alone, and its answer tells the number of the device's start (BOOTID.UPNP.ORG) and
+where its description is (UPnP Device Architecture 1.1, section 1.3). It is asked in any case until
+it has answered, so that the number is known from the beginning.
 
 So what is seen is a goodbye, another number, another description, or answers after a silence, with
 routers of UPnP 1.0 too, which number nothing. Each is a hint to look, and proves nothing.
@@ -33,6 +33,7 @@ _APART, _FAR_APART = 10.0, 300.0  # seconds between signs: doubled by each that 
 _SOON = 600.0  # seconds
 _MOST_VOICES = 16
 _TRUSTED = 1800.0  # seconds after which what was heard is to be heard again (section 1.2.2)
+_REOPEN = 60.0  # seconds until it is tried again to hear the router
 _SETTLING = 1.0  # seconds: a router tells the same of each of its devices and services
 _ROUTER = ":device:InternetGatewayDevice:"  # in the names of both versions and of the DSL Forum
 
@@ -108,13 +109,15 @@ class Watch:
         return None if before in (None, said.bootid) else "the router was restarted"
 
     def hear_unasked(self, said: Notification, now: float) -> None:
-        """The router has told this: it is heard, and need not be asked."""
-        self._heard_until = now + _TRUSTED
-        if self._answered:
-            self.ask_at = max(self.ask_at, self._heard_until)
+        """The router has told this. If it numbers its starts it need not be asked any more."""
+        if _ROUTER in said.target and said.bootid is not None:
+            self._heard_until = now + _TRUSTED
+            if self._answered:
+                self.ask_at = max(self.ask_at, self._heard_until)
         reason = self._compare_unasked(said)
         if reason is not None:
-            self._due = now + _SETTLING
+            if self._reason is None:
+                self._due = now + _SETTLING
             self._reason = reason
 
     def deaf(self, now: float) -> None:
@@ -129,7 +132,7 @@ class Watch:
             return None
         before = self._said.get(said.target) or self._answer_of(said)
         if said.target not in self._said and len(self._said) >= _MOST_VOICES:
-            return None
+            del self._said[next(iter(self._said))]
         if before is not None:  # what it does not say is as it was
             bootid = before.bootid if said.bootid is None else said.bootid
             said = replace(said, bootid=bootid, location=said.location or before.location)
@@ -171,16 +174,16 @@ class Watch:
 
 
 async def watch(
-    address: str, gateway: str, signs: "trio.MemorySendChannel[str]", ears: Ears
+    interface: str, address: str, gateway: str, signs: "trio.MemorySendChannel[str]"
 ) -> None:
     """Send a clause for people into ``signs`` for every sign that the router was restarted.
 
-    ``address``: this host's, on the router's interface; ``gateway``: the router's. Goes on until
-    cancelled, or until nobody receives from ``signs`` any more. Raises nothing for what a network
-    does.
+    ``address``: this host's, on the router's ``interface``; ``gateway``: the router's. Goes on
+    until cancelled, or until nobody receives from ``signs`` any more. Raises nothing for what a
+    network does.
     """
     with signs:
-        watcher = _Watcher(address, gateway, ears)
+        watcher = _Watcher(interface, address, gateway)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watcher.listen)
             await watcher.run(signs)
@@ -188,10 +191,10 @@ async def watch(
 
 
 class _Watcher:
-    def __init__(self, address: str, gateway: str, ears: Ears) -> None:
+    def __init__(self, interface: str, address: str, gateway: str) -> None:
+        self._interface = interface
         self._address = address
         self._gateway = gateway
-        self._ears = ears
         self._watch = Watch(gateway, trio.current_time())
         self._heard = trio.Event()
 
@@ -210,26 +213,23 @@ class _Watcher:
                     return
 
     async def listen(self) -> None:
-        """Hear what the router says, for as long as the port may be held."""
-        try:
-            if await self._ears.open(self._address):
-                await self._hear()
-        except OSError as error:
-            log.info("what the router says unasked cannot be heard: %s", error.strerror)
-        except trio.ClosedResourceError:
-            log.info("SSDP's port is given up to the program; the router is asked instead")
-        finally:
-            self._ears.close()
-        self._watch.deaf(trio.current_time())
-        self._heard.set()
-
-    async def _hear(self) -> None:
+        """Hear what the router says, if that is allowed, and again after the interface was gone."""
         while True:
-            data, sender = await self._ears.hear()
-            said = ssdp.notification(data) if sender == self._gateway else None
-            if said is not None:
-                self._watch.hear_unasked(said, trio.current_time())
-                self._heard.set()
+            try:
+                async with Ears(self._interface, self._address, self._gateway) as ears:
+                    while True:
+                        said = ssdp.notification(await ears.hear())
+                        if said is not None:
+                            self._watch.hear_unasked(said, trio.current_time())
+                            self._heard.set()
+            except PermissionError:
+                log.debug("without CAP_NET_RAW the router is asked, and not heard")
+                return
+            except OSError as error:
+                log.debug("the router cannot be heard: %s", error.strerror)
+            self._watch.deaf(trio.current_time())
+            self._heard.set()
+            await trio.sleep(_REOPEN)
 
 
 async def _ask(address: str, gateway: str, watching: Watch) -> None:

@@ -191,24 +191,34 @@ class Lab:
     def announce_router(self) -> None:
         """Have the router say that it is there, as it does by itself now and then (SSDP)."""
         target = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
-        lines = (
-            "NOTIFY * HTTP/1.1",
-            "HOST: 239.255.255.250:1900",
-            f"LOCATION: http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml",
-            f"NT: {target}",
-            "NTS: ssdp:alive",
-            "",
-            "",
+        search = (
+            f'M-SEARCH * HTTP/1.1\r\nHOST: {ROUTER}:1900\r\nMAN: "ssdp:discover"\r\n'
+            f"MX: 1\r\nST: {target}\r\n\r\n"
         )
-        script = (
+        ask = (
+            "import socket, sys\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            "s.settimeout(10)\n"
+            f"s.sendto({search.encode()!r}, ('{ROUTER}', 1900))\n"
+            "sys.stdout.buffer.write(s.recv(4096))\n"
+        )
+        answer = self.run("lan1", [sys.executable, "-c", ask], check=True).stdout
+        bootid = re.search(r"BOOTID\.UPNP\.ORG: *(\d+)", answer, re.IGNORECASE)
+        assert bootid is not None, answer
+        notify = (
+            "NOTIFY * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n"
+            f"LOCATION: http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml\r\n"
+            f"NT: {target}\r\nNTS: ssdp:alive\r\nBOOTID.UPNP.ORG: {bootid[1]}\r\n\r\n"
+        )
+        say = (
             "import socket\n"
             "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
             f"s.bind(('{ROUTER}', 0))\n"
             f"own = socket.inet_aton('{ROUTER}')\n"
             "s.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, own)\n"
-            f"s.sendto({chr(13) + chr(10)!r}.join({lines!r}).encode(), ('239.255.255.250', 1900))\n"
+            f"s.sendto({notify.encode()!r}, ('239.255.255.250', 1900))\n"
         )
-        self.run("router", [sys.executable, "-c", script], check=True)
+        self.run("router", [sys.executable, "-c", say], check=True)
 
     def _description(self) -> str:
         address = f"{ROUTER}:{ROUTER_PORT}"
