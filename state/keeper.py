@@ -112,6 +112,11 @@ class Keeper:
         """``caller``: for whom, as the history tells it."""
         return Wish(self, port, caller)
 
+    def wanted(self, port: Port) -> bool:
+        """Does somebody hold or ask for this port?"""
+        entry = self._ledger.entry(port)
+        return entry is not None and entry.wanted
+
     def release(self, holder: int) -> None:
         """The socket with this cookie is no more."""
         self._carry_out(self._ledger.release(holder, self._clock()))

@@ -1,89 +1,98 @@
 """What has become of a bind() that was left to the kernel: is the socket bound, and known by what?
 
 The kernel does not tell when a call that was let pass has been carried out, nor with what result.
-That is soon, and so natsup looks a few times, ever more rarely.
+That is soon, and so natsup looks a few times, ever more rarely. It keeps no copy of the socket
+meanwhile, which would keep the port from the program once it has closed its own.
 """
 
-import contextlib
 import os
+from typing import NamedTuple
 
 import trio
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import closings, diag
-from natsup.supervisor.destroyed import KERNEL_PROTOCOLS
+from natsup.supervisor.destroyed import KERNEL_PROTOCOLS, lists_bound
 from natsup.supervisor.endings import Watched, port_is_free
 from natsup.supervisor.glimpse import Kind
-from natsup.supervisor.receiver import Call
-from natsup.supervisor.target import cookie
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 1.0  # seconds, doubling
 _PATIENCE = 1.0  # seconds; from then on what is not bound is not going to be
 
 
-async def watchable(call: Call, port: Port, *, events: bool) -> Watched | None:
-    """Wait until the socket of a call that was passed is bound to ``port``; None if that does not
-    happen. ``events``: whether sock_diag(7) is to be had."""
+class Sought(NamedTuple):
+    """A socket that is perhaps about to be bound."""
+
+    kind: Kind
+    process: int  # whose bind() it is
+    port: Port
+    address: bytes  # 4 or 16 bytes: what it is to be bound to
+    cookie: int | None  # None: not known
+
+    def watched(self, number: int) -> Watched:
+        kind = self.kind
+        return Watched(number, self.port, kind.domain, kind.protocol, kind.inode, self.process)
+
+
+class Seen(NamedTuple):
+    """A socket that the kernel lists. ``v6only`` is None where it does not say."""
+
+    cookie: int
+    v6only: bool | None
+
+
+async def bound(sought: Sought, *, events: bool) -> Seen | None:
+    """Wait until a socket is bound; None if that does not happen. ``events``: whether sock_diag(7)
+    is to be had. Raises nothing."""
     begin, pause = trio.current_time(), _FIRST_PAUSE
     while True:
         await trio.sleep(pause)
-        found = await look(call, port, events=events)
+        found = await look(sought, events=events)
         if found is not None:
             return found
-        late = trio.current_time() - begin > _PATIENCE
-        if late and (call.sock is not None or not _may_be_bound(call, port)):
+        if trio.current_time() - begin > _PATIENCE and not await trio.to_thread.run_sync(
+            _may_be_bound, sought, events
+        ):
             return None
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-async def look(call: Call, port: Port, *, events: bool) -> Watched | None:
-    """The socket of a call, if it is seen to be bound to ``port`` by now."""
-    kind = call.kind
-    number: int | None = None
-    if call.sock is not None:
-        with contextlib.suppress(OSError):
-            if call.sock.getsockname()[1] == port.number:
-                number = cookie(call.sock)
-    else:
-        number = await listed(kind, port, events=events)
-    if number is None:
+async def look(sought: Sought, *, events: bool) -> Seen | None:
+    """The socket, if the kernel lists it as bound to the address and port."""
+    try:
+        return await trio.to_thread.run_sync(_by_events if events else _by_proc, sought)
+    except OSError:
         return None
-    return Watched(number, port, kind.domain, kind.protocol, kind.inode, call.process)
 
 
-async def listed(kind: Kind, port: Port, *, events: bool) -> int | None:
-    """What a socket is known by, if the kernel lists it with this inode and port."""
-    with contextlib.suppress(OSError):
-        return await trio.to_thread.run_sync(_by_events if events else _by_proc, kind, port)
+def _by_events(sought: Sought) -> Seen | None:
+    kind, port = sought.kind, sought.port
+    for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
+        if found.inode == kind.inode and found.source[: len(sought.address)] == sought.address:
+            number = found.cookie if sought.cookie is None else sought.cookie
+            return Seen(number, found.v6only)
     return None
 
 
-def _by_events(kind: Kind, port: Port) -> int | None:
-    """The cookie."""
-    for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol]):
-        if found.inode == kind.inode and found.port == port.number:
-            return found.cookie
-    return None
-
-
-def _by_proc(kind: Kind, port: Port) -> int | None:
+def _by_proc(sought: Sought) -> Seen | None:
     """Without sock_diag no cookie is to be had; the inode, below zero, does as well."""
+    kind, port = sought.kind, sought.port
     found = closings.listed(kind.domain, port.protocol).get(kind.inode)
-    return -kind.inode if found == port.number else None
+    if found != (sought.address, port.number):
+        return None
+    return Seen(-kind.inode if sought.cookie is None else sought.cookie, None)
 
 
-def _may_be_bound(call: Call, port: Port) -> bool:
-    """Could it be bound and not be listed, as before Linux 6.8 while it does not listen?"""
-    kind = call.kind
-    if not os.path.exists(f"/proc/{call.process}"):
+def _may_be_bound(sought: Sought, events: bool) -> bool:
+    """Could it be bound and not be listed? Before Linux 6.8 a TCP socket that does not listen can;
+    in /proc/net there is none in any kernel."""
+    if sought.port.protocol is Protocol.UDP or (events and lists_bound()):
         return False
-    one = Watched(0, port, kind.domain, kind.protocol, kind.inode, call.process)
-    return port.protocol is Protocol.TCP and not port_is_free(one)
+    return os.path.exists(f"/proc/{sought.process}") and not port_is_free(sought.watched(0))
 
 
-async def alive(watched: Watched, *, events: bool) -> bool:
+async def alive(sought: Sought, *, events: bool) -> bool:
     """Is a socket still there that was bound before it was watched?"""
-    kind = Kind(watched.domain, 0, watched.kernel_protocol, watched.inode)
-    if await listed(kind, watched.port, events=events) is not None:
+    if await look(sought, events=events) is not None:
         return True
-    return watched.port.protocol is Protocol.TCP and not port_is_free(watched)
+    return await trio.to_thread.run_sync(_may_be_bound, sought, events)

@@ -7,9 +7,11 @@ bound a socket, and, for the rest, time. Some facts about looking:
 
 * /proc/net lists sockets by inode: UDP from their bind on, TCP while it listens or is connected.
 * It is read page by page and may change in between, so that a socket can be passed over. What is
-  missing is looked for twice.
-* A TCP socket that is bound and not listening is not there. Such a one lives as long as its port
-  cannot be bound by others; one that was listed before has ended when it is no more.
+  missing is looked for twice; where much changes even that is not enough.
+* A TCP socket that is bound and not listening is not there, nor one after shutdown(2).
+* So what is missing has ended only if its process does not have it open any more, and then if its
+  port can be bound, or, for TCP, if it was listed before: connections can outlive their server, and
+  keep the port.
 * The trapped close() is carried out only after natsup has let it pass, some microseconds later.
 """
 
@@ -18,6 +20,7 @@ import logging
 import os
 import select
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 
 import trio
@@ -33,10 +36,10 @@ _SHARE = 10.0  # a look that takes long is made more rarely: at most a tenth of 
 _EVERY = 1.0  # seconds between looks without a reason
 
 _FILES: dict[tuple[int, Protocol], str] = {
-    (socket.AF_INET, Protocol.TCP): "/proc/net/tcp",
-    (socket.AF_INET, Protocol.UDP): "/proc/net/udp",
-    (socket.AF_INET6, Protocol.TCP): "/proc/net/tcp6",
-    (socket.AF_INET6, Protocol.UDP): "/proc/net/udp6",
+    (socket.AF_INET, Protocol.TCP): "/proc/self/net/tcp",
+    (socket.AF_INET, Protocol.UDP): "/proc/self/net/udp",
+    (socket.AF_INET6, Protocol.TCP): "/proc/self/net/tcp6",
+    (socket.AF_INET6, Protocol.UDP): "/proc/self/net/udp6",
 }
 _LOCAL, _INODE = 1, 9  # columns, proc_pid_net(5)
 
@@ -44,7 +47,8 @@ _LOCAL, _INODE = 1, 9  # columns, proc_pid_net(5)
 class Closings:
     """Watches sockets of this network namespace; ``bell`` is rung after each trapped close()."""
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, bell: Bell, *, pidfds: bool = True) -> None:
+        """``pidfds``: whether a sandbox lets natsup open them."""
         self._bell = bell
         self._watched: dict[int, Watched] = {}
         self._something = trio.Event()  # is watched
@@ -52,6 +56,8 @@ class Closings:
         self._epoll = select.epoll()  # readable if the bell is, or one of the processes
         self._epoll.register(bell.fd, select.EPOLLIN)
         self._processes: dict[int, int] = {}  # pid: its pidfd
+        self._pidfds = pidfds
+        self._complained = False
 
     def close(self) -> None:
         """Nothing is watched any more."""
@@ -63,10 +69,15 @@ class Closings:
         """From now on the end of this socket is reported."""
         self._watched[watched.cookie] = watched
         self._something.set()
-        if watched.process not in self._processes:
+        if self._pidfds and watched.process not in self._processes:
             with contextlib.suppress(OSError):  # then time will tell
-                self._processes[watched.process] = os.pidfd_open(watched.process)
-                self._epoll.register(self._processes[watched.process], select.EPOLLIN)
+                pidfd = os.pidfd_open(watched.process)
+                try:
+                    self._epoll.register(pidfd, select.EPOLLIN)
+                except OSError:
+                    os.close(pidfd)
+                    raise
+                self._processes[watched.process] = pidfd
 
     def unwatch(self, cookie: int) -> None:
         """Its end is of no interest any more."""
@@ -85,12 +96,16 @@ class Closings:
             self._epoll.unregister(pidfd)
             os.close(pidfd)
 
+    def watches(self, cookie: int) -> bool:
+        """Has the end of this socket not been reported yet?"""
+        return cookie in self._watched
+
     async def next(self) -> list[Watched]:
         """Wait for ends. Returns the sockets that have ended, which are watched no more."""
         pause = _SETTLE
         while True:
             await self._something.wait()  # and leave the bell rung: nobody has to ring it then
-            with trio.move_on_after(_EVERY):
+            with trio.move_on_after(max(_EVERY, pause)):
                 await trio.lowlevel.wait_readable(self._epoll)
                 await trio.sleep(pause)
             self._bell.hear()
@@ -100,7 +115,9 @@ class Closings:
             try:
                 listed = await trio.to_thread.run_sync(look, watched)
             except OSError as error:
-                log.warning("what has ended cannot be seen: %s", error.strerror)
+                if not self._complained:
+                    log.warning("what has ended cannot be seen: %s", error.strerror)
+                self._complained = True
                 await trio.sleep(_EVERY)
                 continue
             pause = max(_SETTLE, (trio.current_time() - before) * _SHARE)
@@ -113,9 +130,9 @@ class Closings:
 
     def _is_gone(self, one: Watched) -> bool:
         """Has a socket ended that /proc/net does not show?"""
-        if one.cookie not in self._watched:
+        if one.cookie not in self._watched or _has_open(one.process, one.inode):
             return False
-        if one.port.protocol is Protocol.UDP or one.cookie in self._listed:
+        if one.port.protocol is Protocol.TCP and one.cookie in self._listed:
             return True
         return port_is_free(one)
 
@@ -131,20 +148,40 @@ def look(watched: Sequence[Watched]) -> set[int]:
     return found
 
 
-def listed(domain: int, protocol: Protocol) -> dict[int, int]:
+def listed(domain: int, protocol: Protocol) -> dict[int, tuple[bytes, int]]:
     """A table of /proc/net, as `read_table` has it. Blocks for some milliseconds; OSError."""
     with open(_FILES[domain, protocol], "rb") as file:
         return read_table(file)
 
 
-def read_table(lines: Iterable[bytes]) -> dict[int, int]:
-    """A table of /proc/net, its heading first: the ports (host order) by inode. Pure."""
+def read_table(lines: Iterable[bytes]) -> dict[int, tuple[bytes, int]]:
+    """A table of /proc/net, its heading first: address (4 or 16 bytes) and port (host order) of
+    each socket, by inode. Pure.
+
+    An address is written as words of 32 bits, each in this machine's order.
+    """
     found = {}
     for line in lines:
         row = line.split()
         if len(row) > _INODE and row[_INODE].isdigit():
-            found[int(row[_INODE])] = int(row[_LOCAL].rpartition(b":")[2], 16)
+            host, _, port = row[_LOCAL].partition(b":")
+            words = (int(host[at : at + 8], 16) for at in range(0, len(host), 8))
+            address = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
+            found[int(row[_INODE])] = (address, int(port, 16))
     return found
+
+
+def _has_open(process: int, inode: int) -> bool:
+    """Has a process a socket open, as far as that can be seen?"""
+    wanted = f"socket:[{inode}]"
+    try:
+        for name in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.readlink(f"/proc/{process}/fd/{name}") == wanted:
+                    return True
+    except OSError:
+        pass
+    return False
 
 
 def _ended(pidfd: int) -> bool:

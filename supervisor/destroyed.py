@@ -23,10 +23,11 @@ import socket
 import struct
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import trio
 
-from natsup.state.model import Protocol
+from natsup.state.model import Port, Protocol
 from natsup.supervisor import diag
 from natsup.supervisor.endings import Watched, port_is_free
 
@@ -129,6 +130,10 @@ class DestroyEvents:
             self._socket.setsockopt(_SOL_NETLINK, _DROP_MEMBERSHIP, group)
         self._joined = wanted
 
+    def watches(self, cookie: int) -> bool:
+        """Has the end of this socket not been reported yet?"""
+        return cookie in self._watched
+
     async def next(self) -> list[Watched]:
         """Wait for ends. Returns the sockets that have ended, which are watched no more."""
         while True:
@@ -196,13 +201,14 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
-    listings: dict[tuple[int, Protocol], list[diag.Diag]] = {}
+    listings: dict[tuple[int, Port], list[diag.Diag]] = {}
     for one in watched:
-        key = (one.domain, one.port.protocol)
+        key = (one.domain, one.port)
         if key not in listings:
-            listings[key] = list(diag.dump(one.domain, KERNEL_PROTOCOLS[one.port.protocol]))
-    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port.protocol])]
-    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or _lists_bound()
+            protocol = KERNEL_PROTOCOLS[one.port.protocol]
+            listings[key] = list(diag.dump(one.domain, protocol, port=one.port.number))
+    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port])]
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
     return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
 
 
@@ -215,10 +221,11 @@ def _listed(one: Watched, listing: list[diag.Diag]) -> bool:
     )
 
 
-def _lists_bound() -> bool:
+@cache
+def lists_bound() -> bool:
     """Does this kernel list TCP sockets that are bound and do not listen (Linux 6.8)?"""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-        listing = diag.dump(socket.AF_INET, socket.IPPROTO_TCP)
+        listing = diag.dump(socket.AF_INET, socket.IPPROTO_TCP, port=port)
         return any(found.port == port for found in listing)

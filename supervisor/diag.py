@@ -16,14 +16,17 @@ NO_STATE = 0
 # A message: struct nlmsghdr (16 bytes), then struct inet_diag_msg, linux/inet_diag.h.
 HEADER = struct.Struct("=IHHII")
 PORT_AT, PEER_PORT_AT, COOKIE_AT = 20, 22, 60
-_STATE_AT, _INODE_AT = 17, 84
+_STATE_AT, _SOURCE_AT, _INODE_AT = 17, 24, 84
 _PORT = struct.Struct("!H")
 _COOKIE = struct.Struct("=II")  # the low half first, whatever the byte order
 _INODE = struct.Struct("=I")
 _LONG_ENOUGH = _INODE_AT + _INODE.size
+_ATTRIBUTE = struct.Struct("=HH")
+_SKV6ONLY = 11  # INET_DIAG_SKV6ONLY
 
-# A request: struct nlmsghdr, then struct inet_diag_req_v2 with an empty struct inet_diag_sockid.
-_REQUEST = struct.Struct("=BBBBI48x")
+# A request: struct nlmsghdr, then struct inet_diag_req_v2; of its struct inet_diag_sockid only the
+# port is filled in.
+_REQUEST = struct.Struct("=BBBBI2s46x")
 _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_AND_DUMP = 0x301
@@ -32,14 +35,25 @@ _REQUEST_AND_DUMP = 0x301
 class Diag:
     """What one message says of one socket."""
 
-    __slots__ = ("cookie", "inode", "peer_port", "port", "state")
+    __slots__ = ("cookie", "inode", "peer_port", "port", "source", "state", "v6only")
 
-    def __init__(self, cookie: int, inode: int, port: int, peer_port: int, state: int) -> None:
+    def __init__(
+        self,
+        cookie: int,
+        inode: int,
+        port: int,
+        peer_port: int,
+        state: int,
+        source: bytes,
+        v6only: bool | None,
+    ) -> None:
         self.cookie = cookie
         self.inode = inode  # 0: nobody has it open
         self.port = port  # host order
         self.peer_port = peer_port  # 0: none
         self.state = state  # TCP_ESTABLISHED and so on, net/tcp_states.h
+        self.source = source  # its address: 16 bytes, the first 4 of them for IPv4
+        self.v6only = v6only  # None: it does not say
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -60,15 +74,31 @@ def read_diag(message: bytes) -> Diag | None:
     (port,) = _PORT.unpack_from(message, PORT_AT)
     (peer,) = _PORT.unpack_from(message, PEER_PORT_AT)
     (inode,) = _INODE.unpack_from(message, _INODE_AT)
-    return Diag(high << 32 | low, inode, port, peer, message[_STATE_AT])
+    source = message[_SOURCE_AT : _SOURCE_AT + 16]
+    state = message[_STATE_AT]
+    return Diag(high << 32 | low, inode, port, peer, state, source, _v6only(message))
 
 
-def dump(family: int, protocol: int, states: int = EVERY_STATE) -> Iterator[Diag]:
+def _v6only(message: bytes) -> bool | None:
+    """What the attributes after the struct say of IPV6_V6ONLY (net/ipv4/inet_diag.c)."""
+    rest = message[_LONG_ENOUGH:]
+    while len(rest) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(rest)
+        if length < _ATTRIBUTE.size:
+            break
+        if kind == _SKV6ONLY and length > _ATTRIBUTE.size:
+            return bool(rest[_ATTRIBUTE.size])
+        rest = rest[(length + 3) & ~3 :]
+    return None
+
+
+def dump(family: int, protocol: int, states: int = EVERY_STATE, *, port: int = 0) -> Iterator[Diag]:
     """The sockets of a family and protocol (IPPROTO_TCP or IPPROTO_UDP). Raises OSError.
 
-    ``states``: one bit for each that is wanted, by its number in net/tcp_states.h.
+    ``states``: one bit for each that is wanted, by its number in net/tcp_states.h. ``port``: only
+    those that are bound to it; 0: all. The kernel is quick to leave the others out.
     """
-    request = _REQUEST.pack(family, protocol, 0, 0, states)
+    request = _REQUEST.pack(family, protocol, 0, 0, states, port.to_bytes(2, "big"))
     header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0)
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
     try:

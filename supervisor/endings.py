@@ -5,6 +5,7 @@ import socket
 from typing import NamedTuple, Protocol
 
 from natsup.state.model import Port
+from natsup.state.model import Protocol as Transport
 from natsup.supervisor.abi import IPPROTO_MPTCP
 
 
@@ -32,6 +33,9 @@ class Endings(Protocol):
     def unwatch(self, cookie: int) -> None:
         """Its end is of no interest any more."""
 
+    def watches(self, cookie: int) -> bool:
+        """Has the end of this socket not been reported yet?"""
+
     async def next(self) -> list[Watched]:
         """Wait for ends. Returns the sockets that have ended, which are watched no more."""
 
@@ -43,11 +47,12 @@ def port_is_free(one: Watched, *, reuse: bool = False) -> bool:
     """Can the port be bound here and now? Then nothing holds it, listed or not.
 
     While this looks, another bind() of the port would be refused, so it is the last resort: for
-    TCP sockets that are bound and do not listen, where the kernel lists none. ``reuse``: what is
+    sockets that are not listed where the list is not to be relied on. ``reuse``: what is
     left in TIME_WAIT is no reason to wait a minute; but nor is then another socket that is bound
     with SO_REUSEADDR and does not listen.
     """
-    with contextlib.suppress(OSError), socket.socket(one.domain, socket.SOCK_STREAM) as probe:
+    kind = socket.SOCK_DGRAM if one.port.protocol is Transport.UDP else socket.SOCK_STREAM
+    with contextlib.suppress(OSError), socket.socket(one.domain, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         if one.domain == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

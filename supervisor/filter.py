@@ -88,9 +88,12 @@ def _build(lib: ModuleType, own: str, closes: bool, io_uring: bool) -> "Filter":
         for name in ARCHITECTURES[own]:
             rules.add_arch(getattr(lib.Arch, name))
     rules.add_rule(lib.NOTIFY, "bind")  # for i386 it covers socketcall(SYS_BIND) too
-    # These two are passed, and noted: see natsup.supervisor.receiver.
-    rules.add_rule(lib.NOTIFY, "landlock_restrict_self")
-    rules.add_rule(lib.NOTIFY if io_uring else lib.ERRNO(errno.ENOSYS), "io_uring_setup")
+    # These two are passed, and noted: see natsup.supervisor.receiver. An old library may not know
+    # them by name.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        rules.add_rule(lib.NOTIFY, "landlock_restrict_self")
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        rules.add_rule(lib.NOTIFY if io_uring else lib.ERRNO(errno.ENOSYS), "io_uring_setup")
     if closes:
         rules.add_rule(lib.NOTIFY, "close")
     fd = os.memfd_create("natsup-filter", os.MFD_CLOEXEC)

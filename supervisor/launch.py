@@ -134,7 +134,11 @@ def _in_place(program: _Program, page: Page) -> "NoReturn":
 
 
 def _become_program(program: _Program, watchers: list[handover.End]) -> "NoReturn":
-    """Install the filter, hand its listener to every watcher, and exec. Raises `LaunchFailed`."""
+    """Install the filter, hand its listener to every watcher, and exec.
+
+    Raises `LaunchFailed` before the filter is there. After that this process can only end: any call
+    that is trapped could wait for an answer for ever.
+    """
     closes, io_uring = program.closes, program.io_uring
     machine = os.uname().machine
     path = cache_file(os.environ, os.geteuid(), machine, closes=closes, io_uring=io_uring)
@@ -144,19 +148,24 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
         listener = install(wanted)
     except FilterRefused as error:
         raise LaunchFailed(str(error)) from error
+    text, status = "an error inside natsup", FAILED
     try:
         for watcher in watchers:
             handover.send(watcher, handover.LISTENER, fd=listener)
             if handover.receive(watcher)[0] != handover.RECEIVED:
                 raise LaunchFailed("the guard ended before the program could start")
-    except OSError as error:
-        raise LaunchFailed(f"the guard could not be reached: {error.strerror}") from error
-    try:
         program.exec()  # which closes the listener here
+    except OSError as error:
+        text = f"the guard could not be reached: {error.strerror}"
+    except LaunchFailed as error:
+        text, status = str(error), error.status
     finally:
         for watcher in watchers:
             with contextlib.suppress(OSError):
                 handover.send(watcher, handover.FAILED)
+        with contextlib.suppress(OSError):
+            os.write(2, f"natsup: {text}\n".encode(errors="backslashreplace"))
+        os._exit(status)
 
 
 def _forget_coerced_locale() -> None:

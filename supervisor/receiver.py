@@ -61,7 +61,7 @@ class Call:
     def __init__(
         self,
         notification: int,
-        slot: int,
+        slot: int | None,
         tid: int,
         process: int,
         name: str,
@@ -101,7 +101,11 @@ class Receiver:
         *,
         borrows: bool = True,
         reads: bool = True,
+        pidfds: bool = True,
     ) -> None:
+        """What a sandbox kills for is not to be tried: ``borrows`` pidfd_getfd(2), ``reads``
+        process_vm_readv(2), ``pidfds`` pidfd_open(2)."""
+        self.pidfds = pidfds
         self._listener = listener
         self._page = page
         self.rules = rules
@@ -165,6 +169,7 @@ class Receiver:
             # It is inherited, and nothing tells later who has it: from now on it is everybody's.
             self._confined = True
             self._say(
+                "landlock",
                 logging.INFO,
                 f"{name} (pid {process}) restricts itself by Landlock: binds are"
                 " left to the kernel from now on, and published for what it makes of them",
@@ -199,6 +204,7 @@ class Receiver:
             return self._consider_socket(notification, tid, fd, address)
         except Unreachable as error:
             self._say(
+                "unreachable",
                 logging.WARNING,
                 f"the kernel does not let natsup look into the program ({error}): its ports are not"
                 " published; give natsup CAP_SYS_PTRACE, or start it as the program's user",
@@ -225,10 +231,7 @@ class Receiver:
                 if facts.bound and self._tell(notification, sock, address):
                     return True
                 return self._passing(tid, address, verdict)
-            confined = self._confined or self._inspector.labelled(tid)
-            taken = self._take(
-                notification, tid, sock, kind_of(sock), address, verdict, on_behalf=not confined
-            )
+            taken = self._take(notification, tid, sock, kind_of(sock), address, verdict)
             return taken
         finally:
             if not taken:
@@ -247,11 +250,12 @@ class Receiver:
         if isinstance(verdict, Pass):
             return self._passing(tid, address, verdict)
         self._say(
+            "unseen",
             logging.INFO,
             "the kernel does not let natsup copy the program's sockets (pidfd_getfd): binds are"
             " left to it, and published for what it makes of them",
         )
-        return self._take(notification, tid, None, kind, address, verdict, on_behalf=False)
+        return self._take(notification, tid, None, kind, address, verdict)
 
     def _take(
         self,
@@ -261,13 +265,12 @@ class Receiver:
         kind: Kind,
         address: Address,
         wanted: Publish,
-        *,
-        on_behalf: bool,
     ) -> bool:
         """Leave a call to the session. False: it is to pass, after all."""
         process, name = program(tid)
         if wanted.protocol is Protocol.UDP and self._is_client(process, name):
             return self._passing(tid, address, Pass("a client's port"))
+        on_behalf = sock is not None and not self._confined and not self._labelled(tid)
         if wanted.port is None and not on_behalf:
             return self._passing(tid, address, Pass("port 0, and not to be bound by natsup"))
         slot = self._page.keep(notification)
@@ -288,6 +291,17 @@ class Receiver:
             )
         )
         os.eventfd_write(self.wake, 1)
+        return True
+
+    def _labelled(self, tid: int) -> bool:
+        if not self._inspector.labelled(tid):
+            return False
+        self._say(
+            "label",
+            logging.INFO,
+            "a security module confines the program otherwise than natsup: binds are left to the"
+            " kernel, and published for what it makes of them",
+        )
         return True
 
     def _tell(self, notification: int, sock: socket.socket, address: Address) -> bool:
@@ -317,10 +331,10 @@ class Receiver:
             log.debug("%s: port %d passed: %s", program(tid)[1], address.port, verdict.reason)
         return False
 
-    def _say(self, level: int, message: str) -> None:
-        """Log what is worth saying once."""
-        if message not in self._said and len(self._said) < _MOST_SAID:
-            self._said.add(message)
+    def _say(self, what: str, level: int, message: str) -> None:
+        """Log what is worth saying once of each kind."""
+        if what not in self._said:
+            self._said.add(what)
             log.log(level, "%s", message)
 
 

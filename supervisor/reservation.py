@@ -36,23 +36,25 @@ _OPTIONS_INET6 = (*_OPTIONS, (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 class Reservation:
     """A port held on behalf of a program's socket, from `reserve` until `hand_over` or `close`.
 
-    ``address``: with its port, chosen by the kernel where 0 was asked for.
+    ``port``: in host order; chosen by the kernel where 0 was asked for.
     """
 
-    def __init__(self, sock: socket.socket, address: bytes) -> None:
+    def __init__(self, sock: socket.socket | None, port: int, address: bytes) -> None:
         self._sock = sock
-        self.port = int(sock.getsockname()[1])  # in host order
+        self.port = port
         self._address = address[:2] + self.port.to_bytes(2, "big") + address[4:]
 
     def __enter__(self) -> "Reservation":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sock.close()
+        self.let_go()
 
     def let_go(self) -> None:
         """Hold the port no longer: others have it as well, or the program is to bind it itself."""
-        self._sock.close()
+        if self._sock is not None:
+            self._sock.close()
+        self._sock = None
 
     def hand_over(self, program: socket.socket) -> int:
         """Bind the program's socket to the port and let go of it. Returns 0 or an errno.
@@ -60,7 +62,7 @@ class Reservation:
         Between the two lines that open and shut the reservation another socket that has
         SO_REUSEADDR itself could come in; nothing else runs there.
         """
-        if self._sock.fileno() < 0:
+        if self._sock is None:
             return libc.bind(program.fileno(), self._address)
         lent = not program.getsockopt(*_REUSEADDR)
         if lent:
@@ -72,7 +74,7 @@ class Reservation:
             if lent:
                 self._sock.setsockopt(*_REUSEADDR, _OFF)
                 program.setsockopt(*_REUSEADDR, _OFF)
-            self._sock.close()
+            self.let_go()
 
 
 def reserve(program: socket.socket, address: bytes) -> Reservation:
@@ -85,7 +87,7 @@ def reserve(program: socket.socket, address: bytes) -> Reservation:
     try:
         _imitate(sock, program)
         _bind(sock, address)
-        reservation = Reservation(sock, address)
+        reservation = Reservation(sock, sock.getsockname()[1], address)
     except BaseException:
         sock.close()
         raise
@@ -105,10 +107,16 @@ def reserve_unseen(kind: Kind, address: bytes) -> Reservation:
     try:
         sock.setsockopt(*_REUSEADDR, kind.kind == socket.SOCK_STREAM)
         _bind(sock, address)
-        return Reservation(sock, address)
+        return Reservation(sock, sock.getsockname()[1], address)
     except BaseException:
         sock.close()
         raise
+
+
+def unreserved(address: bytes) -> Reservation:
+    """The same without holding the port of ``address``, because others of the program's sockets do.
+    What the kernel makes of it is not known."""
+    return Reservation(None, int.from_bytes(address[2:4], "big"), address)
 
 
 def _bind(sock: socket.socket, address: bytes) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from natsup.supervisor import abi, child, libc
 
 KILLED = -1
+_BROKEN = 255
 
 
 def filtered() -> bool:
@@ -21,11 +22,16 @@ def filtered() -> bool:
 
 
 def attempt(function: Callable[[], int]) -> int:
-    """What ``function`` returns, 0 to 255, in a child; `KILLED` if a filter kills it for trying."""
+    """What ``function`` returns, 0 to 254, in a child; 255 if it raises anything, and `KILLED` if a
+    filter kills it for trying."""
 
     def run() -> None:
-        libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
-        os._exit(function())
+        try:
+            with contextlib.suppress(OSError):
+                libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
+            os._exit(function())
+        finally:
+            os._exit(_BROKEN)
 
     status = child.run(run)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS:

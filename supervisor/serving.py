@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from itertools import takewhile
@@ -27,18 +28,20 @@ from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.supervisor import afterwards, clock, handover
 from natsup.supervisor import log as logs
+from natsup.supervisor.afterwards import Seen, Sought
 from natsup.supervisor.clients import ALL_BRIEF, MANY_AT_ONCE, Once
 from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
 from natsup.supervisor.endings import Endings, Watched
 from natsup.supervisor.finding import Finder
+from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
 from natsup.supervisor.receiver import Call, Receiver
-from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen
+from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen, unreserved
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import cookie, program
 from natsup.supervisor.verdict import publishable
@@ -159,6 +162,7 @@ class Session:
         )
         self._held: list[Held] = []
         self._finish = trio.Event()
+        self._child_ended = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
         self._udp: dict[int, tuple[int, str, float]] = {}
         self._clients = Once()
@@ -187,7 +191,7 @@ class Session:
                 self._endings = DestroyEvents()
             else:
                 log.info("the ends of sockets are seen by trapping close()")
-                self._endings = Closings(self._closes)
+                self._endings = Closings(self._closes, pidfds=self._receiver.pidfds)
         except OSError as error:
             log.warning(
                 "the kernel does not tell when sockets end (%s): ports stay forwarded until the"
@@ -249,7 +253,7 @@ class Session:
                 call.sock.close()  # before the answer: it keeps the port bound
             if not call.answered:
                 self._listener.let_pass(call.notification)
-            self._page.drop(call.slot)
+            self._drop(call)
             self._held.remove(held)
             held.done.set()
 
@@ -262,6 +266,12 @@ class Session:
 
     async def _publish(self, call: Call) -> None:
         """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
+        if call.sock is None and call.address.ipv4 is None and call.wanted.port is not None:
+            if self._settings["dry_run"]:
+                log.info("%s would be published for %s", call.wanted.port, call)
+                return
+            await self._pass_and_publish(call, call.wanted.port)
+            return
         for _ in range(_EPHEMERAL_TRIES):
             reservation = await self._reserve(call)
             if reservation is None:
@@ -297,6 +307,8 @@ class Session:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     return None
+            if call.sock is None and call.wanted.port and self._keeper.wanted(call.wanted.port):
+                return unreserved(call.address.raw)  # one of several sockets of one port, perhaps
             # The port may be reserved for a call whose caller was killed, or (before Linux 5.19)
             # interrupted, and makes its call again just now.
             dead = [
@@ -376,13 +388,16 @@ class Session:
         if self._settings["dry_run"]:
             log.info("%s, which the program was started with, would be published", port)
             return
-        watched = Watched(one.cookie, port, one.domain, one.protocol, one.inode, self._pid)
+        kind = Kind(one.domain, 0, one.protocol, one.inode)
+        any_address = bytes(4 if one.domain == socket.AF_INET else 16)
+        sought = Sought(kind, self._pid, port, any_address, one.cookie)
+        watched = sought.watched(one.cookie)
         with self._keeper.wish(port, Caller(program(self._pid)[1], self._pid)) as wish:
             self._watch(watched)
-            if await afterwards.alive(watched, events=self._closes is None):
-                wish.claim(watched.cookie)
-            else:
+            if not await afterwards.alive(sought, events=self._closes is None):
                 self._unwatch(watched)
+            elif self._watches(watched):
+                wish.claim(watched.cookie)
 
     async def _pass_and_look(
         self, call: Call, reservation: Reservation, port: Port, wish: Wish
@@ -392,20 +407,58 @@ class Session:
         Between letting go of the port and the kernel's bind() another program could take it; this
         one then gets EADDRINUSE, and the wish comes to nothing.
         """
-        reservation.let_go()
+        sought = self._let_pass(call, port, reservation)
+        if sought is not None:
+            seen = await afterwards.bound(sought, events=self._closes is None)
+            if seen is not None:
+                await self._claim_seen(call, sought, seen, wish)
+
+    async def _pass_and_publish(self, call: Call, port: Port) -> None:
+        """Let the kernel carry a call out, and publish the port then: of an IPv6 socket that cannot
+        be copied it is not known before whether it takes IPv4, too."""
+        sought = self._let_pass(call, port, None)
+        if sought is None:
+            return
+        seen = await afterwards.bound(sought, events=self._closes is None)
+        if seen is not None and not seen.v6only:
+            with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
+                await self._claim_seen(call, sought, seen, wish)
+
+    def _let_pass(self, call: Call, port: Port, reservation: Reservation | None) -> Sought | None:
+        """Let a call pass that is looked at afterwards; None if nobody waits for it any more."""
+        number = None
+        if call.sock is not None:
+            number = cookie(call.sock)
+            call.sock.close()
+        if reservation is not None:
+            reservation.let_go()
         call.answered = True
-        if not self._listener.let_pass(call.notification):
-            return
-        events = self._closes is None
-        watched = await afterwards.watchable(call, port, events=events)
-        if watched is None:
-            return
+        passed = self._listener.let_pass(call.notification)
+        self._drop(call)
+        address = call.address.raw[4:8] if call.address.domain == socket.AF_INET else b""
+        if not address:
+            address = call.address.raw[8:24]
+        return Sought(call.kind, call.process, port, address, number) if passed else None
+
+    async def _claim_seen(self, call: Call, sought: Sought, seen: Seen, wish: Wish) -> None:
+        """Claim a port for a socket that was seen to be bound, and may have ended by now."""
+        watched = sought.watched(seen.cookie)
         self._watch(watched)
-        # It may have ended before it was watched; a copy of it cannot.
-        if call.sock is None and await afterwards.look(call, port, events=events) is None:
+        again = await afterwards.look(sought, events=self._closes is None)
+        if again is None:
             self._unwatch(watched)
-            return
-        self._claim(call, watched, wish)
+        elif self._watches(watched):
+            self._claim(call, watched, wish)
+
+    def _watches(self, watched: Watched) -> bool:
+        """Is the end of a socket still to come, as far as natsup can know?"""
+        return self._endings is None or self._endings.watches(watched.cookie)
+
+    def _drop(self, call: Call) -> None:
+        """Forget a call that has been answered."""
+        if call.slot is not None:
+            self._page.drop(call.slot)
+        call.slot = None
 
     def _answer(self, call: Call, number: int) -> bool:
         if call.sock is not None:
@@ -491,6 +544,7 @@ class Session:
         """
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             self._child = None
+            self._child_ended.set()
         guard = handover.maker(self._control)
         if os.getppid() != guard:  # it is dead, and its number may be another's
             return
@@ -505,11 +559,5 @@ class Session:
     async def _wait_for_child(self) -> None:
         """See the program's end. The filter has lost its last user before wait() knows of it: in
         do_exit(), kernel/exit.c, of Linux 6.11."""
-        if self._child is None:
-            return
-        pidfd = os.pidfd_open(self._child)
-        try:
-            await trio.lowlevel.wait_readable(pidfd)
-        finally:
-            os.close(pidfd)
-        self._collect(self._child)
+        if self._child is not None:
+            await self._child_ended.wait()

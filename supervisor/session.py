@@ -126,9 +126,11 @@ def main(arguments: list[str]) -> None:
     listener.wake_in_step()
     clients = Clients(settings["clients"], settings["servers"])
     closes = Bell() if surroundings.closes else None
-    borrows, reads = _survives(_borrow), _survives(_read)
+    borrows, reads, pidfds = _survives(_borrow), _survives(_read), _survives(os.pidfd_open)
     rules = rules_of(settings)
-    receiver = Receiver(listener, page, rules, clients, closes, borrows=borrows, reads=reads)
+    receiver = Receiver(
+        listener, page, rules, clients, closes, borrows=borrows, reads=reads, pidfds=pidfds
+    )
     threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received

@@ -73,6 +73,8 @@ class Memory:
 def _read_file(tid: int, address: int, length: int) -> bytes:
     try:
         fd = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):  # the caller has gone
+        return b""
     except OSError as error:
         raise Unreachable(error.strerror) from error
     try:

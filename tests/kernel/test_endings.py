@@ -6,6 +6,7 @@ import select
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -58,11 +59,11 @@ async def next_end(source: Endings) -> list[Watched]:
         return await source.next()
 
 
-async def nothing_ends(source: Endings) -> None:
+async def nothing_ends(source: Endings, seconds: float = 0.3) -> None:
     """Nothing is reported for long enough that it would be."""
     if isinstance(source, Closings):
         source._bell.ring()
-    with trio.move_on_after(0.3) as quiet:
+    with trio.move_on_after(seconds) as quiet:
         await source.next()
     assert quiet.cancelled_caught
 
@@ -109,6 +110,48 @@ async def test_a_killed_process_ends_its_sockets(
         os.close(read)
         os.close(write)
         assert await next_end(source) == [one]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_server_that_pauses_has_not_ended(way: str) -> None:
+    """shutdown(2) takes a listener out of all lists, and listen(2) brings it back."""
+    with watching(way) as source:
+        sock = bound(socket.AF_INET, socket.SOCK_STREAM)
+        sock.listen()
+        one = watched(sock)
+        source.watch(one)
+        await nothing_ends(source)
+        sock.shutdown(socket.SHUT_RDWR)
+        await nothing_ends(source)
+        sock.listen()
+        await nothing_ends(source)
+        sock.close()
+        assert await next_end(source) == [one]
+
+
+async def test_the_living_are_not_missed_where_much_changes() -> None:
+    """The lists are read piece by piece, and sockets can be passed over."""
+    with watching("closes") as source:
+        socks = [bound(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(10)]
+        for sock in socks:
+            source.watch(watched(sock))
+        over = threading.Event()
+
+        def churn() -> None:
+            while not over.is_set():
+                for sock in [bound(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]:
+                    sock.close()
+
+        thread = threading.Thread(target=churn)
+        thread.start()
+        try:
+            for _ in range(20):
+                await nothing_ends(source, 0.1)
+        finally:
+            over.set()
+            await trio.to_thread.run_sync(thread.join)
+        for sock in socks:
+            sock.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -300,6 +343,6 @@ def test_a_table_is_read() -> None:
     heading += b"  timeout inode\n"
     row = b"   0: 00000000:1B58 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0"
     row += b"        0 4242 1 0\n"
-    assert read_table([heading, row]) == {4242: 7000}
+    assert read_table([heading, row]) == {4242: (bytes(4), 7000)}
     assert read_table([heading, b"   0: torn"]) == {}
     assert read_table([]) == {}

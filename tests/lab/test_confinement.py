@@ -26,6 +26,16 @@ def restrict(*ports):
 """
 
 
+SHORT = """
+for _ in range(100):
+    s = socket.socket(type=socket.SOCK_DGRAM)
+    try: s.bind(('', 7000))
+    except OSError: failures += 1
+    time.sleep(random.random() / 100)
+    s.close()
+"""
+
+
 @pytest.fixture
 def confined(lab: Lab, tmp_path: Path) -> Start:
     """Starts a program that may bind some TCP ports and no others."""
@@ -81,6 +91,24 @@ def test_a_filter_of_the_programs_own_comes_first(lab: Lab, tmp_path: Path) -> N
     assert lab.table() == {}
 
 
+def test_the_confined_can_bind_again_at_once(lab: Lab, confined: Start) -> None:
+    """Nothing of natsup's keeps the port meanwhile, whether the kernel said yes or no."""
+    program = confined(7000)
+    program.do("failures = 0")
+    program.do("import random")
+    program.do(f"exec({SHORT!r}, globals())")
+    assert program.do("failures") == 0
+    stream = "s = socket.socket(); s.bind(('', 7000)); s.close()"
+    program.do(f"exec('for _ in range(30): ' + {stream!r}, globals())")
+    assert program.bind("s", 7005) == "EACCES"
+    program.do("s.bind(('', 7000))")
+    program.do("s.close()")
+    assert program.bind("t", 7000) is None
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+    program.do("t.close()")
+    lab.wait_for(lambda: lab.table() == {})
+
+
 # --- not to be looked into ------------------------------------------------------------------------
 
 # What container profiles do to natsup itself: the call fails, or kills.
@@ -99,6 +127,7 @@ PROFILES = [
     pytest.param(("refuse", "pidfd_getfd,process_vm_readv"), id="no copies, no memory"),
     pytest.param(("kill", "pidfd_getfd,process_vm_readv"), id="killed for either"),
     pytest.param(("refuse", "pidfd_open,pidfd_getfd,kcmp,process_vm_readv"), id="no pidfds"),
+    pytest.param(("kill", "pidfd_open,pidfd_getfd,kcmp,process_vm_readv"), id="killed for all"),
 ]
 
 
@@ -130,6 +159,47 @@ def test_sockets_that_cannot_be_copied_are_published(
     program.do("s.close()")
     lab.wait_for(lambda: lab.table() == {})
     assert program.process.poll() is None
+
+
+def test_sockets_of_one_port_are_counted_though_unseen(lab: Lab, unseen: Start) -> None:
+    """Like the workers of a server, the old ones and the new ones."""
+    program = unseen()
+    for name in ("s", "t"):
+        program.do(f"{name} = socket.socket()")
+        program.do(f"{name}.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)")
+        assert program.do(f"{name}.bind(('', 7000))") is None
+    lab.wait_for(lambda: claims(program) == {7000: 2})
+    program.do("s.close()")
+    lab.wait_for(lambda: claims(program) == {7000: 1})
+    assert lab.table() == {"tcp/7000": LAN1}
+    program.do("t.close()")
+    lab.wait_for(lambda: lab.table() == {})
+
+
+def test_ipv6_alone_is_left_alone_though_unseen(lab: Lab, unseen: Start) -> None:
+    lab.map("lan2", "tcp", 7000)
+    program = unseen()
+    for number in (7000, 7001):
+        program.do("s = socket.socket(socket.AF_INET6)")
+        program.do("s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)")
+        assert program.do(f"s.bind(('', {number}))") is None
+        program.do("kept = [s]")
+    assert program.bind("u", 7002) is None
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN2, "tcp/7002": LAN1})
+    assert list(claims(program)) == [7002]
+
+
+@pytest.mark.parametrize("servers", [("--servers", "all")])
+def test_short_lives_leave_nothing(
+    lab: Lab, tmp_path: Path, unseen: Start, servers: tuple[str, ...]
+) -> None:
+    program = unseen(*servers)
+    program.do("import random")
+    program.do("failures = 0")
+    program.do(f"exec({SHORT!r}, globals())")
+    assert program.do("failures") == 0
+    lab.wait_for(lambda: lab.table() == {})
+    assert claims(program) == {}
 
 
 def claims(program: Program) -> dict[int, int]:

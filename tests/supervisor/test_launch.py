@@ -417,3 +417,24 @@ def test_guard_and_supervisor_stand_apart(environ: dict[str, str]) -> None:
             process.stdin.write(b"\n")
             process.stdin.close()
             assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_without_a_guard_the_launcher_ends(closes: bool) -> None:
+    """It has the only listener then, and nobody answers: it must not call what is trapped."""
+    script = (
+        "import os, sys\n"
+        "from natsup.supervisor import handover, launch\n"
+        "here, there = handover.pair()\n"
+        "if os.fork() == 0:\n"
+        "    here.close()\n"
+        "    handover.receive(there)\n"
+        "    os._exit(0)\n"
+        "there.close()\n"
+        "program = launch._Program(['true'], io_uring=True)\n"
+        f"program.closes = {closes}\n"
+        "launch._become_program(program, [here])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert b"guard" in done.stderr
