@@ -67,8 +67,10 @@ async def look(sought: Sought, *, events: bool) -> Seen | None:
 
 def _by_events(sought: Sought) -> Seen | None:
     kind, port = sought.kind, sought.port
+    address = sought.address
     for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
-        if found.inode == kind.inode and found.source[: len(sought.address)] == sought.address:
+        here = (found.port, found.source[: len(address)]) == (port.number, address)
+        if here and found.inode == kind.inode:
             number = found.cookie if sought.cookie is None else sought.cookie
             return Seen(number, found.v6only)
     return None

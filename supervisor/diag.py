@@ -96,7 +96,7 @@ def dump(family: int, protocol: int, states: int = EVERY_STATE, *, port: int = 0
     """The sockets of a family and protocol (IPPROTO_TCP or IPPROTO_UDP). Raises OSError.
 
     ``states``: one bit for each that is wanted, by its number in net/tcp_states.h. ``port``: only
-    those that are bound to it; 0: all. The kernel is quick to leave the others out.
+    those that are bound to it, and a few others; 0: all. The kernel is quick to leave others out.
     """
     request = _REQUEST.pack(family, protocol, 0, 0, states, port.to_bytes(2, "big"))
     header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0)
