@@ -22,12 +22,14 @@ _ON, _OFF = 1, 0
 _REUSEADDR = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
 _REUSEPORT = (socket.SOL_SOCKET, socket.SO_REUSEPORT)
 _IP_FREEBIND = 15
+_IP_LOCAL_PORT_RANGE = 51  # Linux 6.3: from what the kernel chooses where port 0 is asked for
 
 # What bind() looks at, as (level, option), for both families and for IPv6 alone.
 _OPTIONS = (
     _REUSEADDR,
     _REUSEPORT,
     (socket.IPPROTO_IP, _IP_FREEBIND),
+    (socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE),
 )
 _OPTIONS_INET6 = (*_OPTIONS, (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
@@ -136,7 +138,7 @@ def _in_a_group(program: socket.socket, address: bytes) -> bool:
 def _imitate(sock: socket.socket, program: socket.socket) -> None:
     inet6 = program.family == socket.AF_INET6
     for level, option in _OPTIONS_INET6 if inet6 else _OPTIONS:
-        with contextlib.suppress(OSError):  # an old kernel's MPTCP lacks some
+        with contextlib.suppress(OSError):  # an old kernel, or its MPTCP, lacks some
             value = program.getsockopt(level, option)
             if value != sock.getsockopt(level, option):
                 sock.setsockopt(level, option, value)

@@ -224,6 +224,15 @@ class Lab:
         ]
         return str(self.run(host, words).stdout)
 
+    def map_many(self, host: str, ports: Sequence[str]) -> None:
+        """Have a host map many ports at once, each like ``tcp/6881``."""
+        url = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
+        words = ["upnpc", "-u", url, "-m", "eth0", "-r"]
+        for port in ports:
+            protocol, number = port.split("/")
+            words += [number, protocol]
+        self.run(host, words, check=True)
+
     def unmap(self, host: str, protocol: str, number: int) -> str:
         """Have a host remove a port of its own by upnpc."""
         url = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"

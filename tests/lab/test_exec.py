@@ -339,13 +339,6 @@ def test_where_there_was_no_router_nobody_waits_for_one(lab: Lab, start: Start) 
     lab.wait_for(lambda: "tcp/7001" in lab.table(), 40)  # the search went on
 
 
-def test_ephemeral_ports_where_asked_for(lab: Lab, start: Start) -> None:
-    program = start("--ephemeral")
-    assert program.bind("s", 0) is None
-    _, port = program.do("s.getsockname()")
-    assert lab.table() == {f"tcp/{port}": LAN1}
-
-
 def test_the_own_address_where_asked_for(lab: Lab, start: Start) -> None:
     program = start("--own-address")
     program.do("s = socket.socket()")
