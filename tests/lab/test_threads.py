@@ -100,7 +100,7 @@ _OWNER, _STRANGER = 65534, 65533
 
 @pytest.fixture
 def share() -> Iterator[Path]:
-    """A folder that everybody may enter: in it the program, plain and set-user-ID for ``_OWNER``."""
+    """A folder open to everybody: in it the program, plain and set-user-ID for ``_OWNER``."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
