@@ -1,6 +1,5 @@
 """The main job, on a real kernel and a real router: what a program under natsup gets."""
 
-import contextlib
 import errno
 import json
 import os
@@ -379,22 +378,6 @@ def test_an_unwritable_state_folder_is_no_obstacle(lab: Lab, start: Start, tmp_p
 # --- what dead sessions leave ---
 
 
-def behind(program: Program) -> list[int]:
-    """The pids of a program's supervisor and guard: they hold its session's journal open."""
-    (journal,) = (
-        path
-        for path in program.state.glob("sessions/*")
-        if json.loads(path.read_text().split("\n")[0])["pid"] == program.process.pid
-    )
-    found = []
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(link) == str(journal):
-                found.append(int(link.parts[2]))
-    assert len(found) == 2
-    return found
-
-
 def test_clean_removes_what_a_dead_session_left_and_only_that(lab: Lab, start: Start) -> None:
     lab.map("lan2", "tcp", 6999)
     dead, living = start(), start()
@@ -403,7 +386,7 @@ def test_clean_removes_what_a_dead_session_left_and_only_that(lab: Lab, start: S
     assert dead.bind("t", 7001) is None
     everything = {"tcp/6999": LAN2, "tcp/7002": LAN1}
     assert lab.table() == {**everything, "tcp/7000": LAN1, "tcp/7001": LAN1}
-    for pid in behind(dead):
+    for pid in dead.behind():
         os.kill(pid, signal.SIGKILL)
     dead.kill()
     assert sorted(s["alive"] for s in living.status()) == [False, True]
@@ -419,7 +402,7 @@ def test_clean_removes_what_a_dead_session_left_and_only_that(lab: Lab, start: S
 def test_the_next_session_removes_what_a_dead_one_left(lab: Lab, start: Start) -> None:
     dead = start()
     assert dead.bind("s", 7000) is None
-    for pid in behind(dead):
+    for pid in dead.behind():
         os.kill(pid, signal.SIGKILL)
     dead.kill()
     assert lab.table() == {"tcp/7000": LAN1}
@@ -432,7 +415,7 @@ def test_the_next_session_removes_what_a_dead_one_left(lab: Lab, start: Start) -
 def test_a_dead_session_does_not_take_what_is_another_hosts_by_now(lab: Lab, start: Start) -> None:
     dead = start()
     assert dead.bind("s", 7000) is None
-    for pid in behind(dead):
+    for pid in dead.behind():
         os.kill(pid, signal.SIGKILL)
     dead.kill()
     lab.unmap("lan1", "tcp", 7000)
@@ -446,7 +429,7 @@ def test_a_dead_session_does_not_take_what_is_another_hosts_by_now(lab: Lab, sta
 def test_a_program_lives_on_when_its_supervisor_dies(lab: Lab, start: Start) -> None:
     program = start()
     assert program.bind("s", 7000) is None
-    guard, supervisor = sorted(behind(program))
+    guard, supervisor = sorted(program.behind())
     os.kill(supervisor, signal.SIGKILL)
     assert [program.bind(f"s{n}", 7001 + n) for n in range(5)] == [None] * 5
     program.process.stdin.close()  # type: ignore[union-attr]
