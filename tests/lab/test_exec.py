@@ -238,17 +238,6 @@ def test_a_forked_child_keeps_the_port(lab: Lab, start: Start) -> None:
     lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
 
 
-def test_a_port_bound_again_at_once_is_never_unmapped(lab: Lab, start: Start) -> None:
-    """Transmission and Syncthing probe a port before they use it."""
-    program = start()
-    program.do("def probe(): s = socket.socket(); s.bind(('', 7000)); s.listen(); s.close()")
-    assert program.do("[probe() for _ in range(20)] and None") is None
-    assert program.bind("s", 7000) is None
-    assert lab.table() == {"tcp/7000": LAN1}
-    assert program.log().count("tcp/7000: mapped") == 1
-    assert "removal" not in program.log()
-
-
 def test_a_silent_router_costs_no_more_than_the_budget(lab: Lab, start: Start) -> None:
     program = start("--timeout", "0.3")
     assert program.bind("first", 7000) is None
