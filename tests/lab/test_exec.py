@@ -452,24 +452,41 @@ static long int80(long number, long a, long b, long c)
     return result;
 }
 
+static char *low;
+
+/* bind(), and then the same by socketcall(SYS_BIND), of a socket of its own each. */
+static void bind_both(int first, int second, long length, int readable)
+{
+    struct sockaddr_in *address = (struct sockaddr_in *)(low + 64);
+    unsigned *arguments = (unsigned *)low;
+    unsigned long pointer = readable ? (unsigned long)address : 16;
+
+    memset(low, 0, 512);
+    address->sin_family = AF_INET;
+    address->sin_port = htons(first);
+    printf("%ld ", int80(361, socket(AF_INET, SOCK_STREAM, 0), pointer, length));
+    address->sin_port = htons(second);
+    arguments[0] = socket(AF_INET, SOCK_STREAM, 0);
+    arguments[1] = pointer;
+    arguments[2] = length;
+    printf("%ld ", int80(102, 2, (long)low, 0));
+}
+
 int main(void)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT;
-    char *low = mmap(0, 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
-    struct sockaddr_in *address = (struct sockaddr_in *)(low + 64);
-    unsigned *arguments = (unsigned *)low;
-    int one = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0);
 
-    address->sin_family = AF_INET;
-    address->sin_port = htons(7000);
-    arguments[0] = one;
-    arguments[1] = (unsigned)(unsigned long)address;
-    arguments[2] = sizeof(*address);
-    printf("%ld\n", int80(102, 2, (long)low, 0)); /* socketcall(SYS_BIND) */
-    address->sin_port = htons(7001);
-    printf("%ld\n", int80(361, other, (long)address, sizeof(*address))); /* bind */
-    address->sin_port = htons(7002);
-    printf("%ld\n", int80(361, socket(AF_INET, SOCK_STREAM, 0), (long)address, sizeof(*address)));
+    low = mmap(0, 4096, PROT_READ | PROT_WRITE, flags, -1, 0);
+    bind_both(7000, 7001, 16, 1);
+    bind_both(7002, 7002, 16, 1); /* another host's */
+    bind_both(7003, 7004, 28, 1);
+    bind_both(7005, 7006, 128, 1);
+    bind_both(7007, 7007, 129, 1);
+    bind_both(7007, 7007, 15, 1);
+    bind_both(7007, 7007, 0, 1);
+    bind_both(7007, 7007, -1, 1);
+    bind_both(7007, 7007, 16, 0);
+    printf("%ld\n", int80(102, 2, 16, 0));
     fflush(stdout);
     getchar();
     return 0;
@@ -483,6 +500,11 @@ def test_i386_binds_in_both_ways(lab: Lab, tmp_path: Path) -> None:
     source, program = tmp_path / "int80.c", tmp_path / "int80"
     source.write_text(_INT80)
     subprocess.run(["gcc", "-o", str(program), str(source)], check=True)
+    plain = lab.run("wan", [str(program)], stdin=subprocess.DEVNULL).stdout.split()
+    expected = [int(word) for word in plain]
+    assert expected[:8] == [0, 0, 0, -errno.EADDRINUSE, 0, 0, 0, 0]  # the fourth binds it again
+    assert set(expected[8:]) == {-errno.EINVAL, -errno.EFAULT}
+    expected[2:4] = [-errno.EADDRINUSE] * 2
     environ = {**os.environ, "NATSUP_STATE_DIR": str(tmp_path / "state")}
     process = lab.popen(
         "lan1",
@@ -493,5 +515,6 @@ def test_i386_binds_in_both_ways(lab: Lab, tmp_path: Path) -> None:
         env=environ,
     )
     assert process.stdout is not None
-    assert [int(process.stdout.readline()) for _ in range(3)] == [0, 0, -errno.EADDRINUSE]
-    assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1, "tcp/7002": LAN2}
+    assert [int(word) for word in process.stdout.readline().split()] == expected
+    ours = dict.fromkeys((f"tcp/{n}" for n in (7000, 7001, 7003, 7004, 7005, 7006)), LAN1)
+    assert lab.table() == ours | {"tcp/7002": LAN2}
