@@ -160,13 +160,26 @@ def test_multipath_tcp_is_tcp(lab: Lab, start: Start) -> None:
     lab.wait_for(lambda: lab.table() == {})
 
 
-def test_the_end_of_multipath_tcp_while_the_program_lives(lab: Lab, start: Start) -> None:
+@pytest.mark.parametrize(
+    ("family", "protocol"), [("INET", 0), ("INET", 262), ("INET6", 262)], ids=str
+)
+def test_a_servers_end_is_its_own_not_its_connections(
+    lab: Lab, start: Start, family: str, protocol: int
+) -> None:
+    """Multipath or not: the connections that it has accepted go on."""
     program = start()
-    program.do("s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, 262)")
+    program.do(f"s = socket.socket(socket.AF_{family}, socket.SOCK_STREAM, {protocol})")
     assert program.do("s.bind(('', 7000))") is None
     program.do("s.listen()")
+    program.do("kept = socket.create_connection(('127.0.0.1', 7000))")
+    program.do("accepted = s.accept()[0]")
+    program.do("socket.create_connection(('127.0.0.1', 7000)).close()")
+    program.do("s.accept()[0].close()")
+    assert program.bind("other", 7001) is None  # later than that
+    assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1}
     program.do("s.close()")
-    lab.wait_for(lambda: lab.table() == {})
+    lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
+    assert program.do("accepted.send(b'x') and kept.recv(1) == b'x'") is True
 
 
 def test_what_is_passed_is_never_published(lab: Lab, start: Start) -> None:
