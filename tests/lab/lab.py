@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,6 +92,12 @@ deny 0-65535 0.0.0.0/0 0-65535
 """
 
 
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go."""
 
@@ -99,6 +105,7 @@ class Lab:
         self.folder = folder
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
+        self._on_lan: list[subprocess.Popen[Any]] = []
         self._router: subprocess.Popen[Any] | None = None
 
     def __enter__(self) -> "Lab":
@@ -128,18 +135,31 @@ class Lab:
                     pipe.close()
         for host in ("router", "lan1", "lan2", "wan"):
             # Namespaces of the test alone: whatever still runs there was started by it.
-            name = self.name(host)
-            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in found.stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+            _kill(self.pids(host))
+            command = ["ip", "netns", "del", self.name(host)]
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+    def end_programs(self, spared: Collection[int] = ()) -> None:
+        """Kill what runs on the hosts of the LAN, but for some, with the router answering."""
+        if self._router is not None and self._router.poll() is None:
+            self.resume_router()
+        for process in self._on_lan:  # they may be in other namespaces by now
+            process.kill()
+            process.wait()
+        for host in ("lan1", "lan2"):
+            _kill(set(self.pids(host)) - set(spared))
 
     # --- hosts ---
 
     def name(self, host: str) -> str:
         """The name of a host's network namespace, for ip(8)."""
         return f"{self._prefix}-{host}"
+
+    def pids(self, host: str) -> list[int]:
+        """The processes on a host."""
+        command = ["ip", "netns", "pids", self.name(host)]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return [int(word) for word in found.stdout.split()]
 
     def on(self, host: str, command: Sequence[str]) -> list[str]:
         """A command line that runs ``command`` on a host."""
@@ -154,6 +174,8 @@ class Lab:
         """subprocess.Popen on a host; what still runs at the end is killed."""
         process = subprocess.Popen(self.on(host, command), **options)
         self._processes.append(process)
+        if host in ("lan1", "lan2"):
+            self._on_lan.append(process)
         return process
 
     # --- the router ---
