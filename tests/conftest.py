@@ -27,3 +27,6 @@ def lab(tmp_path: Path, mark: bytes) -> Iterator[Lab]:
         # Sessions end with their programs; and that while they can still ask the router.
         network.end_programs(spared=leftovers.natsups(mark))
         leftovers.expect_none(mark, besides=network.pids("router"))
+        # What no journal tells of any more is to be forwarded no more, either.
+        stray = [] if list(tmp_path.glob("*/sessions/*")) else network.leases("natsup")
+        assert stray == [], "the router still forwards what was mapped in the test"

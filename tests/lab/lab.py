@@ -228,6 +228,16 @@ class Lab:
         names = {"6": "tcp", "11": "udp"}
         return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
 
+    def leases(self, word: str) -> list[str]:
+        """What an answering router has noted of mappings whose descriptions have this word."""
+        if self._router is None or self._router.poll() is not None:
+            return []
+        try:
+            lines = (self.folder / "leases").read_text().splitlines()
+        except FileNotFoundError:  # there has never been one
+            return []
+        return [line for line in lines if word in line]
+
     def map(self, host: str, protocol: str, number: int) -> str:
         """Have a host map a port by upnpc; returns what upnpc says."""
         address = {"lan1": LAN1, "lan2": LAN2}[host]
