@@ -21,15 +21,14 @@ from natsup.supervisor.glimpse import Kind
 _ON, _OFF = 1, 0
 _REUSEADDR = (socket.SOL_SOCKET, socket.SO_REUSEADDR)
 _REUSEPORT = (socket.SOL_SOCKET, socket.SO_REUSEPORT)
-_IP_FREEBIND = 15
-_IP_LOCAL_PORT_RANGE = 51  # Linux 6.3: from what the kernel chooses where port 0 is asked for
+_IP_FREEBIND, _IP_LOCAL_PORT_RANGE = 15, 51  # ip(7); Python has no names for them
 
 # What bind() looks at, as (level, option), for both families and for IPv6 alone.
 _OPTIONS = (
     _REUSEADDR,
     _REUSEPORT,
     (socket.IPPROTO_IP, _IP_FREEBIND),
-    (socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE),
+    (socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE),  # from which the kernel chooses for port 0
 )
 _OPTIONS_INET6 = (*_OPTIONS, (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
 
