@@ -8,6 +8,7 @@ A slow router holds up the one call that waits for it. From the bind on behalf o
 answer there is no checkpoint: nothing can come between, and no result is lost.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -265,26 +266,38 @@ class Session:
             held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
-        """Reserve, ask, bind, answer. Returns without an answer where the call is to pass."""
+        """Reserve, ask, bind, answer. Returns without an answer where the call is to pass.
+
+        Port 0: what is not to be had stays reserved until another port is found, so that the kernel
+        chooses a new one each time. Where none is found in a few tries, and in the time that any
+        call may take, the call passes: without natsup a bind() of port 0 does not fail.
+        """
         if call.sock is None and call.address.ipv4 is None and call.wanted.port is not None:
             if self._settings["dry_run"]:
                 log.info("%s would be published for %s", call.wanted.port, call)
                 return
             await self._pass_and_publish(call, call.wanted.port)
             return
-        for _ in range(_EPHEMERAL_TRIES):
-            reservation = await self._reserve(call)
-            if reservation is None:
-                return  # the kernel will tell the program the same
-            with reservation:
-                port = call.wanted.port or Port(call.wanted.protocol, reservation.port)
+        fixed = call.wanted.port
+        until: float | None = None
+        with contextlib.ExitStack() as reserved:
+            for _ in range(_EPHEMERAL_TRIES):
+                reservation = await self._reserve(call)
+                if reservation is None:
+                    return  # the kernel will tell the program the same
+                reserved.enter_context(reservation)
+                port = fixed or Port(call.wanted.protocol, reservation.port)
                 if not publishable(port, self._rules):
-                    return
+                    if fixed:
+                        return
+                    continue
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
                 with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
-                    outcome = await self._outcome(wish)
+                    searched = await self._finder.searched()
+                    until = until or trio.current_time() + self._settings["timeout"]
+                    outcome = await self._outcome(wish, until, searched=searched)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
                             log.info("%s for %s: not mapped yet: %s", port, call, outcome)
@@ -293,10 +306,13 @@ class Session:
                         else:
                             await self._pass_and_look(call, reservation, port, wish)
                         return
-            log.info("%s for %s: refused: %s", port, call, outcome)
-            if call.wanted.port is not None:
-                break
-        self._answer(call, errno.EADDRINUSE)
+                log.info("%s for %s: refused: %s", port, call, outcome)
+                if fixed or trio.current_time() >= until:
+                    break
+        if fixed:
+            self._answer(call, errno.EADDRINUSE)
+        else:
+            log.info("port 0 for %s: no port that is free on the router was found", call)
 
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
@@ -334,12 +350,12 @@ class Session:
             for held in (*dead, *same):
                 await held.done.wait()
 
-    async def _outcome(self, wish: Wish) -> Outcome:
+    async def _outcome(self, wish: Wish, until: float, *, searched: bool) -> Outcome:
         """What becomes of a wish in the time that a call may take for it. The first calls of a
         session also wait for the search for a gateway."""
-        if not await self._finder.searched():
+        if not searched:
             return Ignored("the search for a router goes on")
-        return await wish.outcome(self._settings["timeout"])
+        return await wish.outcome(round(max(0.0, until - trio.current_time()), 3))
 
     def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish) -> None:
         """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""

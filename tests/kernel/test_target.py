@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from natsup.supervisor import libc
-from natsup.supervisor.target import Inspector, Memory, borrow, cookie, program, thread_group
+from natsup.supervisor import abi, libc
+from natsup.supervisor.target import (
+    Inspector,
+    Memory,
+    Unreachable,
+    borrow,
+    cookie,
+    program,
+    thread_group,
+)
 from tests.kernel.harness import Child, supervised
 
 ADDRESS = b"\2\0\x1b\x58" + bytes(12)  # AF_INET, port 7000, 0.0.0.0
@@ -71,6 +79,33 @@ def test_any_threads_socket_can_be_borrowed(function: Callable[[], object]) -> N
         number, error, host = child.result()
         assert seen == (number, ADDRESS)
         assert (error, host) == (0, "0.0.0.0")
+
+
+@pytest.fixture
+def before_thread_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel before Linux 6.9: it refuses the flag."""
+    monkeypatch.setattr(abi, "PIDFD_THREAD", 1 << 30)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.pidfd_open(os.getpid(), abi.PIDFD_THREAD)
+
+
+@pytest.mark.usefixtures("before_thread_pidfds")
+def test_without_pidfds_of_threads_the_leaders_will_do() -> None:
+    with supervised(lambda: in_a_thread(bind_and_tell)) as child:
+        seen = look(child)
+        number, error, _ = child.result()
+        assert seen == (number, ADDRESS)
+        assert error == 0
+
+
+@pytest.mark.usefixtures("before_thread_pidfds")
+def test_without_pidfds_of_threads_the_leaders_number_is_not_taken_for_the_threads() -> None:
+    with supervised(with_its_own_table) as child:
+        notification, tid, _, _, _, _, fd, *_ = child.receive()
+        with pytest.raises(Unreachable, match="descriptors of its own"):
+            borrow(child.listener, notification, tid, fd)
+        child.listener.let_pass(notification)
+        assert child.result()[1] == 0
 
 
 def test_what_is_no_socket_is_not_borrowed() -> None:

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -92,6 +92,12 @@ deny 0-65535 0.0.0.0/0 0-65535
 """
 
 
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go."""
 
@@ -99,6 +105,7 @@ class Lab:
         self.folder = folder
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
+        self._on_lan: list[subprocess.Popen[Any]] = []
         self._router: subprocess.Popen[Any] | None = None
 
     def __enter__(self) -> "Lab":
@@ -128,18 +135,31 @@ class Lab:
                     pipe.close()
         for host in ("router", "lan1", "lan2", "wan"):
             # Namespaces of the test alone: whatever still runs there was started by it.
-            name = self.name(host)
-            found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True)
-            for pid in found.stdout.split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+            _kill(self.pids(host))
+            command = ["ip", "netns", "del", self.name(host)]
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+    def end_programs(self, spared: Collection[int] = ()) -> None:
+        """Kill what runs on the hosts of the LAN, but for some, with the router answering."""
+        if self._router is not None and self._router.poll() is None:
+            self.resume_router()
+        for process in self._on_lan:  # they may be in other namespaces by now
+            process.kill()
+            process.wait()
+        for host in ("lan1", "lan2"):
+            _kill(set(self.pids(host)) - set(spared))
 
     # --- hosts ---
 
     def name(self, host: str) -> str:
         """The name of a host's network namespace, for ip(8)."""
         return f"{self._prefix}-{host}"
+
+    def pids(self, host: str) -> list[int]:
+        """The processes on a host."""
+        command = ["ip", "netns", "pids", self.name(host)]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return [int(word) for word in found.stdout.split()]
 
     def on(self, host: str, command: Sequence[str]) -> list[str]:
         """A command line that runs ``command`` on a host."""
@@ -154,6 +174,8 @@ class Lab:
         """subprocess.Popen on a host; what still runs at the end is killed."""
         process = subprocess.Popen(self.on(host, command), **options)
         self._processes.append(process)
+        if host in ("lan1", "lan2"):
+            self._on_lan.append(process)
         return process
 
     # --- the router ---
@@ -238,6 +260,16 @@ class Lab:
         names = {"6": "tcp", "11": "udp"}
         return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
 
+    def leases(self, word: str) -> list[str]:
+        """What an answering router has noted of mappings whose descriptions have this word."""
+        if self._router is None or self._router.poll() is not None:
+            return []
+        try:
+            lines = (self.folder / "leases").read_text().splitlines()
+        except FileNotFoundError:  # there has never been one
+            return []
+        return [line for line in lines if word in line]
+
     def map(self, host: str, protocol: str, number: int) -> str:
         """Have a host map a port by upnpc; returns what upnpc says."""
         address = {"lan1": LAN1, "lan2": LAN2}[host]
@@ -255,6 +287,15 @@ class Lab:
             protocol,
         ]
         return str(self.run(host, words).stdout)
+
+    def map_many(self, host: str, ports: Sequence[str]) -> None:
+        """Have a host map many ports at once, each like ``tcp/6881``."""
+        url = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
+        words = ["upnpc", "-u", url, "-m", "eth0", "-r"]
+        for port in ports:
+            protocol, number = port.split("/")
+            words += [number, protocol]
+        self.run(host, words, check=True)
 
     def unmap(self, host: str, protocol: str, number: int) -> str:
         """Have a host remove a port of its own by upnpc."""

@@ -1,5 +1,6 @@
 """A program for tests that does what it is told, line by line, and answers each line with one."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -84,6 +85,21 @@ class Program:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def behind(self) -> list[int]:
+        """The pids of its supervisor and guard: they hold its session's journal open."""
+        (journal,) = (
+            path
+            for path in self.state.glob("sessions/*")
+            if json.loads(path.read_text().split("\n")[0])["pid"] == self.process.pid
+        )
+        found = []
+        for link in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(link) == str(journal):
+                    found.append(int(link.parts[2]))
+        assert len(found) == 2
+        return found
 
     def status(self) -> list[dict[str, Any]]:
         """The sessions that `natsup status --json` shows on this host."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from tests.lab.lab import LAN1, LAN2, OUTSIDE, Lab
 from tests.lab.program import NATSUP, Program
-from tests.lab.test_exec import behind
 
 _CHAIN = "inet", "nat", "prerouting_miniupnpd"
 
@@ -85,7 +84,7 @@ def test_what_a_dead_session_left_is_told_of_as_its_own(lab: Lab, tmp_path: Path
         dead = Program(lab, tmp_path / how)
         assert dead.bind("s", 7000) is None
         lab.wait_for(lambda: told(dead) == ["mapped tcp/7000"])  # noqa: B023 - it runs here
-        for pid in behind(dead):
+        for pid in dead.behind():
             os.kill(pid, signal.SIGKILL)
         dead.kill()
         if how == "natsup clean":

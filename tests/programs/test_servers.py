@@ -14,11 +14,20 @@ def answered(lab: Lab, question: Question) -> bool:
     return question.answer in (lab.fetch(protocol, int(number), question.text) or b"")
 
 
-@pytest.mark.parametrize("server", SERVERS, ids=[server.name for server in SERVERS])
-def test_reachable_until_it_is_killed(lab: Lab, tmp_path: Path, server: Server) -> None:
+RUNS = [pytest.param(server, (), id=server.name) for server in SERVERS] + [
+    pytest.param(server, ("--track-close", "seccomp"), id=f"{server.name}, closes")
+    for server in SERVERS
+    if server.name == "go"  # whose runtime makes its system calls without libc
+]
+
+
+@pytest.mark.parametrize(("server", "words"), RUNS)
+def test_reachable_until_it_is_killed(
+    lab: Lab, tmp_path: Path, server: Server, words: tuple[str, ...]
+) -> None:
     folder = tmp_path / server.name
     folder.mkdir()
-    program = Running(lab, folder, server.command(folder))
+    program = Running(lab, folder, server.command(folder), *words)
     ports = {question.port: LAN1 for question in server.questions}
     lab.wait_for(lambda: lab.table() == ports)
     for question in server.questions:

@@ -90,9 +90,9 @@ def answers_late() -> None:
 
     right = Session._outcome
 
-    async def outcome(self: Any, wish: Any) -> Any:
+    async def outcome(self: Any, wish: Any, until: float, *, searched: bool) -> Any:
         await trio.sleep(5)
-        return await right(self, wish)
+        return await right(self, wish, until, searched=searched)
 
     Session._outcome = outcome  # type: ignore[method-assign]
 
