@@ -118,6 +118,7 @@ def _clean(words: list[str]) -> int:
 
     from natsup.state import history
     from natsup.state.sweep import SweepReport, forget, sweep
+    from natsup.supervisor import netlink
     from natsup.supervisor.neighbours import Announcements
     from natsup.upnp.discovery import find_gateway, network_of
     from natsup.upnp.network import NoGateway
@@ -135,6 +136,8 @@ def _clean(words: list[str]) -> int:
             else "Nothing to clean: no session ended without cleaning up."
         )
         return 0
+
+    netlink.heed()
 
     async def run() -> "SweepReport | NoGateway":
         network = await network_of(interface=options.interface, url=options.gateway)
