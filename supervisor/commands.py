@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from natsup.state import report
 from natsup.state.journal import default_directory, sessions
+from natsup.supervisor import output
 from natsup.supervisor.options import BadOption, check_state_folder
 
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
@@ -29,6 +30,10 @@ _COMMANDS = (
 
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
+    return output.checked(lambda: _run(words))
+
+
+def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
     try:
         check_state_folder(os.environ)

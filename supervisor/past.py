@@ -45,11 +45,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
             f"natsup: the history in {directory} cannot be read: {error.strerror}", file=sys.stderr
         )
         return 125
-    try:
-        _show(chosen, as_json=options.json)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `natsup log | head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _show(chosen, as_json=options.json)
     return 0
 
 

@@ -158,11 +158,47 @@ def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> N
 def test_a_reader_that_has_had_enough(environ: dict[str, str], past: Path) -> None:
     many = [line_of(numbered) for numbered in [*(read(past) or ())] * 5000]
     append(past, many)
-    script = f"{NATSUP} log | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=60
-    )
+    done = in_shell(f"{NATSUP} log | head -n 1; exit ${{PIPESTATUS[0]}}", environ)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def in_shell(script: str, environ: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    command = ["unshare", "--net", "bash", "-c", script]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+PRINTING = [
+    ("status --json", 0),
+    ("status --help", 0),
+    ("log", 0),
+    ("help", 0),
+    ("exec --help", 0),
+    ("doctor", 1),  # there is no router
+]
+
+
+@pytest.mark.parametrize(("words", "status"), PRINTING)
+def test_nobody_reads(environ: dict[str, str], words: str, status: int) -> None:
+    """The status is that of the command."""
+    gone = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.close(w);"
+    script = f"{gone} os.execvp(sys.argv[1], sys.argv[1:])"
+    done = in_shell(f'{sys.executable} -c "{script}" {NATSUP} {words}', environ)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("words", [words for words, _ in PRINTING])
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+def test_nothing_can_be_written(
+    environ: dict[str, str], words: str, where: str, reason: str
+) -> None:
+    done = in_shell(f"{NATSUP} {words} {where}", environ)
+    assert done.returncode == 125
+    *before, last = done.stderr.splitlines()
+    assert last == f"natsup: cannot write: {reason}"
+    assert "Traceback (most recent call last):" not in before  # argparse's help may be there
 
 
 def test_a_program_goes_on_where_no_history_can_be_written(
