@@ -1,8 +1,10 @@
 """The commands beside exec: what they say to bad input, and where there is nothing to do."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from natsup.state.happenings import Caller, Event, What
 from natsup.state.history import Entry, append, line_of, read
 from natsup.state.model import Port, Protocol
+from tests.nobody import as_nobody
 from tests.supervisor.conftest import NATSUP, Exec
 
 
@@ -140,11 +143,30 @@ def test_some_of_what_happened(
         assert done.stdout == "Nothing like that; natsup log shows everything.\n"
 
 
-def test_nothing_has_happened(environ: dict[str, str]) -> None:
-    done = natsup("log", environ=environ)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Nothing has happened yet. Start a program with:  natsup exec")
+@pytest.mark.parametrize("content", [None, b"", b"\0\xffnonsense\n{}\n"])
+def test_nothing_has_happened(environ: dict[str, str], content: bytes | None) -> None:
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    if content is not None:
+        folder.mkdir()
+        (folder / "history.jsonl").write_bytes(content)
+    for words in ["log"], ["log", "-n", "2"]:
+        done = natsup(*words, environ=environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        start = "Nothing has happened yet. Start a program with:  natsup exec"
+        assert done.stdout.startswith(start)
+        assert done.stdout.endswith(f"\nThis is the history in {folder}.\n")
     assert natsup("log", "--json", environ=environ).stdout == ""
+
+
+def test_others_are_told_of_roots_history() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        environ = {**os.environ, "NATSUP_STATE_DIR": f"{name}/state"}
+        done = subprocess.run(
+            [*as_nobody(), NATSUP, "log"], env=environ, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(":  sudo natsup log\n")
 
 
 def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> None:
