@@ -5,6 +5,7 @@ The kernel's routes are read in a worker thread: there may be very many.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
 import trio
@@ -144,8 +145,10 @@ def _network(
     addresses = kernel.addresses()
     own = frozenset(address.own for address in addresses) - {""}
     prefixes = [address.prefix for address in addresses if address.shown == way.source]
+    prefix = min(prefixes, default=0)
     # A gateway that is itself behind another router has a LAN that our address does not tell.
-    prefix = 0 if way.gateway else min(prefixes, default=0)
+    if way.gateway or IPv4Address(gateway) not in IPv4Network((way.source, prefix), strict=False):
+        prefix = 0
     mac = kernel.mac_of(gateway, interface)  # not known where nothing has been sent to it of late
     name = f"{gateway} {mac}" if mac else ""
     return Network(interface, gateway, way.source, prefix, own, name)

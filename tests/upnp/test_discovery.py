@@ -475,9 +475,46 @@ def test_routes_that_lead_nowhere_are_none(lab: Lab, before: str) -> None:
 
 
 @NETLINK
+def test_an_address_of_many_on_an_interface(lab: Lab, before: str) -> None:
+    """Labels, peers and second addresses: the one that faces the router counts."""
+    script = (
+        f"{before}found = trio.run(n.look)\n"
+        "print(found.address, found.prefix, *sorted(found.own))\n"
+    )
+    commands = (
+        "ip addr add 192.168.77.33/26 dev eth0 label eth0:1",
+        "ip addr add 10.5.5.5 peer 10.6.6.6/30 dev eth0",
+        "ip link set eth0 down",
+        "ip link set eth0 up",
+        f"ip route replace default via {ROUTER} src 192.168.77.33",
+        "ip route replace 192.168.77.0/24 dev eth0 src 192.168.77.33",
+    )
+    addresses = "10.5.5.5 127.0.0.1 192.168.77.2 192.168.77.33"
+    assert told(lab, script, *commands) == [f"192.168.77.33 26 {addresses}"]
+
+
+@NETLINK
 def test_no_way(lab: Lab, before: str) -> None:
     script = f"{before}print(trio.run(n.towards, '{WAN}').reason)"
     assert told(lab, script, "ip route del default") == [f"there is no way to {WAN}"]
+
+
+def test_a_router_that_is_named_needs_no_files(lab: Lab) -> None:
+    """systemd's ProcSubset=pid leaves none of them; which interface it is by, the address tells."""
+    script = (
+        "import pathlib, natsup.upnp.rtnetlink as r, natsup.upnp.procnet as p\n"
+        "r.avoid()\n"
+        "p._NET = pathlib.Path('/nowhere')\n"
+        f"for host in ('{ROUTER}', '{WAN}'):\n"
+        "    found = trio.run(n.towards, host)\n"
+        "    print(found.interface, found.address, found.prefix)\n"
+        "print(trio.run(n.look).reason)\n"
+    )
+    assert told(lab, script) == [
+        f"eth0 {LAN1} 24",
+        f"eth0 {LAN1} 0",
+        "the kernel's routes cannot be read: No such file or directory",
+    ]
 
 
 async def test_what_is_imported_before_there_is_a_router() -> None:
