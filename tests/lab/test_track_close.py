@@ -75,6 +75,14 @@ def test_without_either_a_port_stays_until_the_program_ends(lab: Lab, tmp_path: 
     lab.wait_for(lambda: lab.table() == {})
 
 
+def test_events_are_not_asked_for_where_that_is_death(lab: Lab, tmp_path: Path) -> None:
+    program = Program(lab, tmp_path, "--track-close", "events", prefix=_DEADLY)
+    assert program.bind("s", 7000) is None
+    assert _TRAPPED in program.log()
+    program.do("s.close()")
+    lab.wait_for(lambda: lab.table() == {})
+
+
 @pytest.mark.parametrize("sandbox", [_SANDBOX, _DEADLY], ids=["refused", "killed"])
 def test_the_router_is_found_without_netlink(lab: Lab, tmp_path: Path, sandbox: list[str]) -> None:
     """By its description, by natsup doctor, and by natsup clean."""
