@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -221,6 +222,22 @@ def test_nothing_can_be_written(
     *before, last = done.stderr.splitlines()
     assert last == f"natsup: cannot write: {reason}"
     assert "Traceback (most recent call last):" not in before  # argparse's help may be there
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        ("| true", 128 + signal.SIGPIPE, ""),
+        (">/dev/full", 125, "natsup: cannot write: No space left on device\n"),
+    ],
+)
+def test_a_router_ends_when_nobody_hears_of_it(
+    environ: dict[str, str], where: str, status: int, said: str
+) -> None:
+    words = "gateway --internal 127.0.0.1 --external 127.0.0.2"
+    script = f"ip link set lo up; {NATSUP} {words} {where}; exit ${{PIPESTATUS[0]}}"
+    done = in_shell(script, environ)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_a_program_goes_on_where_no_history_can_be_written(
