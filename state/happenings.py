@@ -89,6 +89,7 @@ class Teller:
         self._over: dict[Port, _Record] = {}  # what was said of ports that are not wanted now
         self._refused: dict[Event, float] = {}
         self._external: str | None = None
+        self._presumed = False  # the gateway has not said that this is its address
         self._closing = False
 
     def asked(self, port: Port, caller: Caller | None) -> None:
@@ -186,11 +187,17 @@ class Teller:
             record.mapped = record.lost = False
         return events
 
+    def presume_address(self, address: str) -> None:
+        """Under which address the Internet found the gateway at another time. It counts until the
+        gateway says which: the first ports are mapped before that."""
+        if self._external is None:
+            self._external, self._presumed = address, True
+
     def external_address(self, address: str) -> list[Event]:
         """Under which address the Internet finds the gateway."""
-        if address == self._external:
+        if address == self._external and not self._presumed:
             return []
-        self._external = address
+        self._external, self._presumed = address, False
         return [Event(What.ROUTER, reason="its external address", external_address=address)]
 
     def close(self) -> None:

@@ -121,12 +121,15 @@ class Keeper:
         """The socket with this cookie is no more."""
         self._carry_out(self._ledger.release(holder, self._clock()))
 
-    def gateway_found(self, gateway: Gateway) -> None:
-        """From now on the ports are kept on this gateway."""
+    def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
+        """From now on the ports are kept on this gateway. ``external``: what its external address
+        was at another time."""
         before = self._gateway
         another = before is not None and _identity(before) != _identity(gateway)
         if another:
             self._happened(self._teller.another_gateway(self._clock()))
+        if external is not None:
+            self._teller.presume_address(external)
         self._gateway = gateway
         self._lost = trio.Event()
         self._journal.gateway(

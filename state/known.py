@@ -1,7 +1,8 @@
 """What is known of networks that this host was in before: where the router's description was, or
-that there was no router to ask.
+that there was no router to ask; and under which address the Internet found it.
 
-It saves the first call of a session the search. A network is told by its router's address and MAC;
+It saves the first call of a session the search, and lets its history say where the first ports are
+found. A network is told by its router's address and MAC;
 whoever lies about both has the LAN anyway. Nothing here is relied on: what was known is tried, and
 a search goes on beside it.
 """
@@ -9,7 +10,7 @@ a search goes on beside it.
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ _LONGEST = 1 << 16
 @dataclass(frozen=True, slots=True)
 class Known:
     """``location``: of the router's description, None if there was no router. ``since``: wall
-    clock, when that was so."""
+    clock, when that was so. ``external``: the router's external address, None if it was not told.
+    """
 
     location: str | None
     since: float
     reason: str = ""  # why there was none
+    external: str | None = None
 
 
 def recall(folder: Path, network: str, *, wall: float) -> Known | None:
@@ -40,12 +43,17 @@ def recall(folder: Path, network: str, *, wall: float) -> Known | None:
 
 
 def remember(folder: Path, network: str, known: Known) -> None:
-    """Note down what was found. Where it cannot be written it is forgotten."""
-    everything = _load(folder) | {network: known}
+    """Note down what was found. Where it cannot be written it is forgotten.
+
+    An external address counts until another one is told.
+    """
+    everything = _load(folder)
+    before = everything.get(network)
+    if known.external is None and before is not None:
+        known = replace(known, external=before.external)
+    everything[network] = known
     newest = sorted(everything.items(), key=lambda item: item[1].since)[-_MOST:]
-    text = json.dumps(
-        {name: {"location": k.location, "since": k.since, "reason": k.reason} for name, k in newest}
-    )
+    text = json.dumps({name: _written(known) for name, known in newest})
     temporary = folder / f"{_NAME}.{os.getpid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,8 +71,16 @@ def _load(folder: Path) -> dict[str, Known]:
         return {}
 
 
+def _written(known: Known) -> dict[str, Any]:
+    record = {"location": known.location, "since": known.since, "reason": known.reason}
+    return record if known.external is None else {**record, "external": known.external}
+
+
 def _read(known: Any) -> Known:
-    location = known["location"]
+    location, external = known["location"], known.get("external")
     return Known(
-        None if location is None else str(location), float(known["since"]), str(known["reason"])
+        None if location is None else str(location),
+        float(known["since"]),
+        str(known["reason"]),
+        None if external is None else str(external),
     )

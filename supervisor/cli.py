@@ -25,8 +25,9 @@ def _exec(words: list[str]) -> int:
         settings, command = options.parse(words, os.environ, os.curdir)
         options.check(settings, os.environ)
     except options.Help:
-        print(options.help_text())
-        return 0
+        from natsup.supervisor import output
+
+        return output.checked(lambda: print(options.help_text()) or 0)
     except options.BadOption as error:
         return _complain(str(error), FAILED)
     try:

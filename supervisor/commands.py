@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from natsup.state import report
 from natsup.state.journal import default_directory, sessions
+from natsup.supervisor import output
 from natsup.supervisor.options import BadOption, check_state_folder
 
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
@@ -29,6 +30,10 @@ _COMMANDS = (
 
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
+    return output.checked(lambda: _run(words), goes_on=words[:1] in (["demo"], ["gateway"]))
+
+
+def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
     try:
         check_state_folder(os.environ)
@@ -118,6 +123,7 @@ def _clean(words: list[str]) -> int:
 
     from natsup.state import history
     from natsup.state.sweep import SweepReport, forget, sweep
+    from natsup.supervisor import netlink
     from natsup.supervisor.neighbours import Announcements
     from natsup.upnp.discovery import find_gateway, network_of
     from natsup.upnp.network import NoGateway
@@ -135,6 +141,8 @@ def _clean(words: list[str]) -> int:
             else "Nothing to clean: no session ended without cleaning up."
         )
         return 0
+
+    netlink.heed()
 
     async def run() -> "SweepReport | NoGateway":
         network = await network_of(interface=options.interface, url=options.gateway)
@@ -203,8 +211,15 @@ def _gateway(words: list[str]) -> int:
     return status
 
 
+class _Unheard(Exception):
+    """Nobody reads what the router does, or it cannot be written."""
+
+
 def _tell(line: str) -> None:
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise _Unheard from error
 
 
 def _address(text: str) -> IPv4Address:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from natsup.state.journal import default_directory
-from natsup.supervisor import guard
+from natsup.supervisor import guard, netlink
 from natsup.upnp import trust
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _look(*, interface: str | None, url: str | None) -> "Facts | signal.Signals"
     from natsup.supervisor import doctor_kernel
     from natsup.supervisor.doctor_facts import Facts
 
+    netlink.heed()
     kernel, rights = doctor_kernel.look_at_kernel(), doctor_kernel.look_at_rights()
     path = default_directory(os.environ, os.getuid())
     folder = doctor_kernel.look_at_folder(path)

@@ -17,7 +17,9 @@ from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protoco
 from natsup.supervisor import clock
 from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
 from natsup.upnp import discovery
-from natsup.upnp.network import NoGateway
+from natsup.upnp.network import NoGateway, read
+from natsup.upnp.procnet import Files
+from natsup.upnp.rtnetlink import EVERYTHING, Kernel
 
 _ALL_SECONDS = 11.0  # for everything but the removal of the mapping
 _FOR_MAPPING = 3.0  # of them, kept back for it
@@ -121,22 +123,18 @@ def _routes() -> tuple[tuple[Way, ...], Way | None, str]:
     The two may differ: tunnels have rules and tables of their own, or cover everything by two
     routes that are no default routes.
     """
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
 
-    ways: tuple[Way, ...] = ()
+    def find(kernel: Kernel | Files) -> tuple[tuple[Way, ...], Way | None, str]:
+        routes = [path for path in kernel.wide_routes() if path.destination == EVERYTHING]
+        routes.sort(key=lambda route: route.metric)
+        ways = tuple(Way(route.interface, route.gateway) for route in routes)
+        try:
+            taken = kernel.way_to(_SOMEWHERE)
+        except OSError:
+            return ways, None, ""
+        return ways, Way(taken.interface, taken.gateway), taken.source
+
     try:
-        with IPRoute() as kernel:
-            names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in kernel.get_links()}
-
-            def way(route: Any) -> Way:
-                interface = names.get(route.get_attr("RTA_OIF"), "")
-                return Way(interface, route.get_attr("RTA_GATEWAY") or "")
-
-            routes = list(kernel.get_default_routes(family=socket.AF_INET))
-            routes.sort(key=lambda route: route.get_attr("RTA_PRIORITY") or 0)
-            ways = tuple(map(way, routes))
-            (taken,) = kernel.route("get", dst=_SOMEWHERE)
-            return ways, way(taken), taken.get_attr("RTA_PREFSRC") or ""
-    except (NetlinkError, OSError):
-        return ways, None, ""
+        return read(find)
+    except OSError:
+        return (), None, ""

@@ -155,11 +155,12 @@ class Finder:
         sign that it was restarted."""
         log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
         self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
-        self._keeper.gateway_found(gateway)
+        known = self._recall(network) if network is not None else None
+        self._keeper.gateway_found(gateway, external=known.external if known is not None else None)
         self._searched.set()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._remember, network, Known(gateway.location, time.time()))
-            nursery.start_soon(self._tidy, gateway)
+            nursery.start_soon(self._tidy, gateway, network)
             nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()
             log.info("the router does not answer")
@@ -179,13 +180,15 @@ class Finder:
                     log.info("%s", reason)
                     self._sign.set()
 
-    async def _tidy(self, gateway: "Igd") -> None:
+    async def _tidy(self, gateway: "Igd", network: "Network | None") -> None:
         """What can wait for the ports of this session."""
         await self._keeper.answered()
         try:
             address = await gateway.external_address()
             if address is not None:
                 self._keeper.external_address(address)
+                found = Known(gateway.location, time.time(), external=address)
+                await self._remember(network, found)
             report = await sweep(self._folder, gateway, wall=time.time, neighbours=self._neighbours)
         except Exception:
             log.exception("what dead sessions left could not be removed")

@@ -91,6 +91,7 @@ def _switch(text: str) -> bool:
 
 def _names(text: str) -> list[str]:
     names = [part.strip() for part in text.split(",")]
+    names = ["all" if name.lower() == "all" else name for name in names]
     if all(name and "/" not in name for name in names):
         return names
     raise ValueError("names of programs as ps -e shows them, such as unbound,dnsmasq")
@@ -175,6 +176,7 @@ def parse(
             _value(option, name, environ[name]) if environ.get(name) else option.default
         )
     rest = list(words)
+    given = set()
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "--":
@@ -185,6 +187,7 @@ def parse(
         found = _BY_NAME.get(name)
         if found is None:
             raise BadOption(f"unknown option {name}{_nearest(name)}; see natsup exec --help")
+        given.add(found.key)
         if not found.placeholder:
             settings[found.key] = _value(found, name, text) if equals else True
             continue
@@ -193,11 +196,23 @@ def parse(
                 raise BadOption(f"{name} needs a value: {name} {found.placeholder}")
             text = rest.pop(0)
         settings[found.key] = _value(found, name, text)
+    for one, other in (("clients", "servers"), ("servers", "clients")):
+        if one in given and other not in given:  # by the environment, which comes second
+            settings[other] = [name for name in settings[other] if not _among(name, settings[one])]
     if settings["log"] is not None:
         settings["log"] = os.path.join(folder, settings["log"])
     if not rest:
         raise BadOption("no command to run: natsup exec [options] -- COMMAND [ARG...]")
     return settings, rest
+
+
+def _among(name: str, names: Sequence[str]) -> str:
+    """That of some names which a process's name does not tell from this one; "" for none."""
+    if not names:
+        return ""
+    from natsup.supervisor.clients import kept
+
+    return next((other for other in names if kept(other) == kept(name)), "")
 
 
 def _value(option: Option, name: str, text: str) -> "Any":
@@ -219,8 +234,13 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
             raise BadOption(
                 f"--log: {settings['log']} cannot be written: {error.strerror}"
             ) from None
-    for both in set(settings["clients"]) & set(settings["servers"]):
-        raise BadOption(f"--servers: {both!r} is among --clients, too; give it to one of them")
+    for name in settings["servers"]:
+        same = _among(name, settings["clients"])
+        if same:
+            more = "" if same == name else f", as {same!r}, of which the kernel keeps 15 bytes"
+            raise BadOption(
+                f"--servers: {name!r} is among --clients, too{more}; give it to one of them"
+            )
     name = settings["interface"]
     if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):
         raise BadOption(f"--interface: there is no {name!r} here; ip link lists what there is")

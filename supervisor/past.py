@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from natsup.state import chronicle, history
 from natsup.state.history import Entry
@@ -45,11 +46,15 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
             f"natsup: the history in {directory} cannot be read: {error.strerror}", file=sys.stderr
         )
         return 125
-    try:
-        _show(chosen, as_json=options.json)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `natsup log | head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if options.json:
+        for entry in chosen or ():
+            print(json.dumps(chronicle.as_json(entry)))
+    elif chosen:
+        print(chronicle.as_text(chosen))
+    elif chosen is None or (options.port is None and options.since is None):
+        print(_nothing(directory, os.getuid()))
+    else:
+        print("Nothing like that; natsup log shows everything.")
     return 0
 
 
@@ -70,14 +75,12 @@ def _choose(
     )
 
 
-def _show(entries: deque[Entry] | None, *, as_json: bool) -> None:
-    if as_json:
-        for entry in entries or ():
-            print(json.dumps(chronicle.as_json(entry)))
-    elif entries is None:
-        print(chronicle.NOTHING)
-    else:
-        print(chronicle.as_text(entries) or "Nothing like that; natsup log shows everything.")
+def _nothing(directory: Path, uid: int) -> str:
+    """What to say where there is no history, or nothing in it. Pure."""
+    lines = [chronicle.NOTHING, f"This is the history in {directory}."]
+    if uid != 0:
+        lines.append("That of root, and of services that run as root:  sudo natsup log")
+    return "\n".join(lines)
 
 
 def _count(text: str) -> int:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import handover, libc, sandbox
+from natsup.supervisor import handover, libc, netlink, sandbox
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
@@ -127,6 +127,7 @@ def main(arguments: list[str]) -> None:
     clients = Clients(settings["clients"], settings["servers"])
     closes = Bell() if surroundings.closes else None
     borrows, reads, pidfds = _survives(_borrow), _survives(_read), _survives(os.pidfd_open)
+    netlink.heed()
     rules = rules_of(settings)
     receiver = Receiver(
         listener, page, rules, clients, closes, borrows=borrows, reads=reads, pidfds=pidfds

@@ -104,17 +104,22 @@ def look(track_close: str, *, inherited: bool) -> Surroundings:
         folder = "/"
     pid = os.getpid()
     log_to = log_destination(os.environ, stderr, pid=pid)
-    if track_close == "auto":
-        track_close = "events" if _events() else "seccomp"
+    track_close = _tracking(track_close)
     descriptors = every() if inherited else activated(os.environ, pid)
     return Surroundings(pid, time.time(), log_to, folder, track_close, find_sockets(descriptors))
 
 
-def _events() -> bool:
-    """Will the kernel tell when sockets end?"""
+def _tracking(wanted: str) -> str:
+    """How the ends of sockets are to be seen. Where it is death to ask for events, not by them,
+    even if they are wanted."""
+    if wanted == "seccomp":
+        return wanted
     if not sandbox.filtered():
-        return diag.available()
-    return sandbox.attempt(lambda: 0 if diag.available() else 1) == 0
+        return "events" if wanted == "events" or diag.available() else "seccomp"
+    status = sandbox.attempt(lambda: 0 if diag.available() else 1)
+    if status == 0 or (wanted == "events" and status != sandbox.KILLED):
+        return "events"
+    return "seccomp"
 
 
 def log_destination(environ: Mapping[str, str], stderr: os.stat_result | None, *, pid: int) -> str:

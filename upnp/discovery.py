@@ -30,11 +30,14 @@ _AGAIN_AFTER = 0.5  # seconds; the search is UDP
 
 
 async def network_of(*, interface: str | None, url: str | None) -> Network | NoGateway:
-    """The network of the default gateway, or of the router whose description is at ``url``."""
+    """The network of the default gateway, or of the router whose description is at ``url``.
+
+    ``interface``: by which it is to be reached.
+    """
     if url is None:
         return await look(interface)
     try:
-        return await towards(trust.read(url).host)
+        return await towards(trust.read(url).host, interface)
     except trust.Refused as error:
         return NoGateway(f"--gateway is of no use: {error}")
 

@@ -5,10 +5,15 @@ The kernel's routes are read in a worker thread: there may be very many.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
 import trio
 
-from natsup.upnp.rtnetlink import Kernel, Path
+from natsup.upnp.procnet import Files
+from natsup.upnp.rtnetlink import EVERYTHING, HALVES, Kernel, Path
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,63 +44,111 @@ class NoGateway:
     reason: str
 
 
-def choose(routes: Iterable[Route], interface: str | None) -> Route | NoGateway:
-    """The default route to use: the kernel's own choice, or the one of ``interface``. Pure."""
+def choose(
+    routes: Iterable[Route], interface: str | None, halves: Iterable[Route] = ()
+) -> Route | NoGateway:
+    """The default route to use: the kernel's own choice, or the one of ``interface``. Pure.
+
+    ``halves``: see `halved`. They are used by who asks for their interface alone: the router behind
+    a VPN is the VPN's, not the one at home.
+    """
     found = sorted(routes, key=lambda route: route.metric)
+    paired = list(halves)
     if interface is not None:
         found = [route for route in found if route.interface == interface]
+        found = found or [route for route in paired if route.interface == interface]
     usable = [route for route in found if route.gateway]
     if usable:
         return usable[0]
     where = f" by {interface}" if interface is not None else ""
     if found:
         return NoGateway(f"the default route{where} leads to no router")
+    if paired and interface is None:
+        name = paired[0].interface
+        return NoGateway(
+            f"there is no default route, only the two halves of one ({' and '.join(HALVES)}) by"
+            f" {name}, as a VPN makes them, and what is behind a VPN is not the router at home;"
+            f" name that one by --gateway URL, or ask the VPN's by --interface {name}"
+        )
     return NoGateway(f"there is no default route{where}")
+
+
+def halved(paths: Iterable[Path]) -> list[Route]:
+    """A route for each interface that everything leaves by because both `HALVES` do. Pure.
+
+    VPNs make them to come before a default route without touching it.
+    """
+    first, second = (
+        {path.interface: path for path in paths if path.destination == half} for half in HALVES
+    )
+    both = [path for name, path in first.items() if name in second]
+    return [Route(path.interface, path.gateway, path.metric) for path in both]
 
 
 async def look(interface: str | None = None) -> Network | NoGateway:
     """The network as it is now."""
-    return await trio.to_thread.run_sync(_read, lambda kernel: _default(kernel, interface))
+    return await trio.to_thread.run_sync(_look, interface)
 
 
-async def towards(host: str) -> Network | NoGateway:
-    """The network as it is now, with ``host``, an IPv4 address, for its gateway."""
-    return await trio.to_thread.run_sync(_read, lambda kernel: _towards(kernel, host))
+async def towards(host: str, interface: str | None = None) -> Network | NoGateway:
+    """The network as it is now, with ``host``, an IPv4 address, for its gateway, reached by
+    ``interface``."""
+    return await trio.to_thread.run_sync(_towards, host, interface)
 
 
-def _read(find: Callable[[Kernel], Network | NoGateway]) -> Network | NoGateway:
+def read(find: Callable[[Kernel | Files], _T]) -> _T:
+    """Find something out from the kernel, by netlink or, where that is forbidden, without it.
+    Raises OSError. Blocks."""
     try:
         with Kernel() as kernel:
             return find(kernel)
+    except OSError:
+        return find(Files())
+
+
+def _look(interface: str | None) -> Network | NoGateway:
+    try:
+        return read(lambda kernel: _default(kernel, interface))
     except OSError as error:
         return NoGateway(f"the kernel's routes cannot be read: {error.strerror}")
 
 
-def _default(kernel: Kernel, interface: str | None) -> Network | NoGateway:
-    routes = [Route(path.interface, path.gateway, path.metric) for path in kernel.default_routes()]
-    chosen = choose(routes, interface)
-    if isinstance(chosen, NoGateway):
-        return chosen
-    return _network(kernel, chosen.interface, chosen.gateway, kernel.way_to(chosen.gateway))
+def _towards(host: str, interface: str | None) -> Network | NoGateway:
+    def find(kernel: Kernel | Files) -> Network | NoGateway:
+        way = kernel.way_to(host, interface)
+        return _network(kernel, way.interface, host, way)
 
-
-def _towards(kernel: Kernel, host: str) -> Network | NoGateway:
     try:
-        way = kernel.way_to(host)
+        return read(find)
     except OSError:
         return NoGateway(f"there is no way to {host}")
-    return _network(kernel, way.interface, host, way)
 
 
-def _network(kernel: Kernel, interface: str, gateway: str, way: Path) -> Network | NoGateway:
+def _default(kernel: Kernel | Files, interface: str | None) -> Network | NoGateway:
+    paths = kernel.wide_routes()
+    whole = [path for path in paths if path.destination == EVERYTHING]
+    routes = [Route(path.interface, path.gateway, path.metric) for path in whole]
+    chosen = choose(routes, interface, halved(paths))
+    if isinstance(chosen, NoGateway):
+        return chosen
+    # By its interface: another one may be in the same LAN, and the kernel's choice.
+    way = kernel.way_to(chosen.gateway, chosen.interface)
+    return _network(kernel, chosen.interface, chosen.gateway, way)
+
+
+def _network(
+    kernel: Kernel | Files, interface: str, gateway: str, way: Path
+) -> Network | NoGateway:
     """``way``: the kernel's route to the gateway."""
     if not way.source:
         return NoGateway("this host has no address towards its router")
     addresses = kernel.addresses()
     own = frozenset(address.own for address in addresses) - {""}
     prefixes = [address.prefix for address in addresses if address.shown == way.source]
+    prefix = min(prefixes, default=0)
     # A gateway that is itself behind another router has a LAN that our address does not tell.
-    prefix = 0 if way.gateway else min(prefixes, default=0)
-    mac = kernel.mac_of(gateway)  # not known where nothing has been sent to it of late
+    if way.gateway or IPv4Address(gateway) not in IPv4Network((way.source, prefix), strict=False):
+        prefix = 0
+    mac = kernel.mac_of(gateway, interface)  # not known where nothing has been sent to it of late
     name = f"{gateway} {mac}" if mac else ""
     return Network(interface, gateway, way.source, prefix, own, name)

@@ -4,11 +4,11 @@ pyroute2 knows all of rtnetlink, and takes 0.15 s and 10 MB to import: too much 
 that a session has to know before it can answer a program's first bind().
 """
 
+import errno
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h
@@ -19,6 +19,7 @@ _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, ifindex, state,
 _NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, ifindex
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _REQUEST, _DUMP = 0x1, 0x300
+_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: what is listed was changed meanwhile
 _ERROR, _DONE = 2, 3
 _GET_ADDRESS, _GET_ROUTE, _GET_NEIGHBOUR = 22, 26, 30
 _TABLE_MAIN = 254
@@ -28,8 +29,20 @@ _RTA_TABLE = 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _KIND = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+_TRIES = 5  # of a list that is changed while it is read
+
+# Destinations: a default route, and the halves of one that VPNs put before it.
+EVERYTHING = "0.0.0.0/0"
+HALVES = ("0.0.0.0/1", "128.0.0.0/1")
 
 Attributes = dict[int, bytes]
+_avoided = False
+
+
+def avoid() -> None:
+    """Let nobody use netlink in this process: a sandbox kills whoever does."""
+    global _avoided
+    _avoided = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,7 @@ class Path:
     gateway: str
     source: str  # the address of ours that it prefers
     metric: int = 0
+    destination: str = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,8 @@ class Kernel:
     """Asks the kernel of this network namespace. Every method may raise OSError."""
 
     def __init__(self) -> None:
+        if _avoided:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
@@ -65,22 +81,28 @@ class Kernel:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def default_routes(self) -> list[Path]:
-        """Those of the main table, in the kernel's order."""
+    def wide_routes(self) -> list[Path]:
+        """The main table's routes to `EVERYTHING`, or to one of its `HALVES`, in the kernel's
+        order."""
         found = []
         request = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
         for body in self._ask(_GET_ROUTE, _DUMP, request):
             head = _ROUTE.unpack_from(body)
+            if head[1] > 1 or head[7] != _UNICAST:
+                continue
             attributes = _attributes(body[_ROUTE.size :])
-            table = _number(attributes.get(_RTA_TABLE)) or head[4]
-            if (head[1], table, head[7]) == (0, _TABLE_MAIN, _UNICAST):
-                found.append(_path(attributes))
+            if (_number(attributes.get(_RTA_TABLE)) or head[4]) == _TABLE_MAIN:
+                start = _text(attributes.get(_RTA_DST)) or "0.0.0.0"
+                found.append(_path(attributes, f"{start}/{head[1]}"))
         return found
 
-    def way_to(self, host: str) -> Path:
-        """How a packet to an address would leave."""
+    def way_to(self, host: str, interface: str | None = None) -> Path:
+        """How a packet to an address would leave, of those ways that go by ``interface``."""
         request = _ROUTE.pack(socket.AF_INET, 32, 0, 0, 0, 0, 0, 0, 0)
         request += _ATTRIBUTE.pack(8, _RTA_DST) + socket.inet_aton(host)
+        if interface:
+            index = socket.if_nametoindex(interface)
+            request += _ATTRIBUTE.pack(8, _RTA_OIF) + struct.pack("=I", index)
         (body,) = self._ask(_GET_ROUTE, 0, request)
         return _path(_attributes(body[_ROUTE.size :]))
 
@@ -93,34 +115,52 @@ class Kernel:
             found.append(Address(_text(own or shown), _text(shown), _ADDRESS.unpack_from(body)[1]))
         return found
 
-    def mac_of(self, host: str) -> str:
-        """A neighbour's MAC address, "" if it is not known."""
+    def mac_of(self, host: str, interface: str) -> str:
+        """The MAC address of a neighbour on an interface, "" if it is not known."""
         request = _NEIGHBOUR.pack(socket.AF_INET, 0, 0, 0, 0)
-        mac = ""
         for body in self._ask(_GET_NEIGHBOUR, _DUMP, request):
             attributes = _attributes(body[_NEIGHBOUR.size :])
-            if _text(attributes.get(_NDA_DST)) == host and attributes.get(_NDA_LLADDR):
-                mac = mac or attributes[_NDA_LLADDR].hex(":")
-        return mac
+            mac = attributes.get(_NDA_LLADDR)
+            if (
+                mac
+                and _text(attributes.get(_NDA_DST)) == host
+                and _interface(_NEIGHBOUR.unpack_from(body)[1]) == interface
+            ):
+                return mac.hex(":")
+        return ""
 
-    def _ask(self, kind: int, flags: int, request: bytes) -> Iterator[bytes]:
-        """What the kernel answers, each message without its header. It is to be read to its end."""
+    def _ask(self, kind: int, flags: int, request: bytes) -> list[bytes]:
+        """What the kernel answers, each message without its header.
+
+        A list that was changed while it was read may lack what was there all the time: it is asked
+        for again, and taken as it is where it never stands still.
+        """
+        for _ in range(_TRIES):
+            found, whole = self._ask_once(kind, flags, request)
+            if whole:
+                break
+        return found
+
+    def _ask_once(self, kind: int, flags: int, request: bytes) -> tuple[list[bytes], bool]:
         length = _HEADER.size + len(request)
         self._socket.send(_HEADER.pack(length, kind, _REQUEST | flags, 0, 0) + request)
+        found: list[bytes] = []
+        whole = True
         while True:
             data = self._socket.recv(1 << 16)
             while len(data) >= _HEADER.size:
-                length, answer, *_ = _HEADER.unpack_from(data)
+                length, answer, marks, *_ = _HEADER.unpack_from(data)
                 body = data[_HEADER.size : length]
-                if answer == _DONE:
-                    return
-                if answer == _ERROR:
+                whole = whole and not marks & _INTERRUPTED
+                if answer in (_DONE, _ERROR):  # both with an errno, negated
                     number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
-                    raise OSError(number, os.strerror(number))
-                yield body
+                    if number > 0 or answer == _ERROR:
+                        raise OSError(number, os.strerror(number))
+                    return found, whole
+                found.append(body)
                 data = data[(max(length, _HEADER.size) + 3) & ~3 :]
             if flags != _DUMP:
-                return
+                return found, whole
 
 
 def _attributes(data: bytes) -> Attributes:
@@ -135,7 +175,7 @@ def _attributes(data: bytes) -> Attributes:
     return found
 
 
-def _path(attributes: Attributes) -> Path:
+def _path(attributes: Attributes, destination: str = EVERYTHING) -> Path:
     """Of several next hops it is the first that counts."""
     index, gateway = _number(attributes.get(_RTA_OIF)), attributes.get(_RTA_GATEWAY)
     hops = attributes.get(_RTA_MULTIPATH, b"")
@@ -147,6 +187,7 @@ def _path(attributes: Attributes) -> Path:
         _text(gateway),
         _text(attributes.get(_RTA_PREFSRC)),
         _number(attributes.get(_RTA_PRIORITY)),
+        destination,
     )
 
 

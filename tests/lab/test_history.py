@@ -79,6 +79,22 @@ def test_two_sessions_with_a_router(lab: Lab, tmp_path: Path) -> None:
     assert found["removed udp/7002"]["pid"] == second.process.pid
 
 
+def test_a_first_port_is_mapped_at_the_address_that_is_known(lab: Lab, tmp_path: Path) -> None:
+    """The router is asked for its address when nobody waits for it, and so after that."""
+    networks = tmp_path / "state-lan1" / "networks.json"
+    first = Program(lab, tmp_path)
+    assert first.bind("s", 7000) is None
+    lab.wait_for(lambda: networks.exists() and OUTSIDE in networks.read_text())
+    first.kill()
+    lab.wait_for(lambda: lab.table() == {})
+    second = Program(lab, tmp_path)
+    assert second.bind("s", 7001) is None
+    lab.wait_for(lambda: told(second)[-1] == "mapped tcp/7001")
+    (mapped,) = [entry for entry in second.history() if entry["port"] == 7001]
+    assert mapped["external_address"] == OUTSIDE
+    lab.wait_for(lambda: second.history()[-1]["what"] == "router")
+
+
 def test_what_a_dead_session_left_is_told_of_as_its_own(lab: Lab, tmp_path: Path) -> None:
     for how in ("the next session", "natsup clean"):
         dead = Program(lab, tmp_path / how)

@@ -1,25 +1,37 @@
 """How natsup chooses the way to see sockets end, and what each is worth without sock_diag."""
 
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.lab.lab import LAN1, Lab
-from tests.lab.program import Program
+from tests.lab.lab import LAN1, ROUTER, ROUTER_PORT, Lab
+from tests.lab.program import NATSUP, Program
+from tests.lab.test_exec import behind
 
-# What systemd's RestrictAddressFamilies= does to AF_NETLINK, for sock_diag alone.
-_WITHOUT_SOCK_DIAG = """
+URL = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
+
+_WITHOUT_NETLINK = """
 import errno, os, socket, sys
 import pyseccomp
 rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-diag = pyseccomp.Arg(2, pyseccomp.EQ, 4)
 family = pyseccomp.Arg(0, pyseccomp.EQ, socket.AF_NETLINK)
-rules.add_rule(pyseccomp.ERRNO(errno.EAFNOSUPPORT), "socket", family, diag)
+rules.add_rule(pyseccomp.{}, "socket", family)
 rules.load()
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-_SANDBOX = [sys.executable, "-W", "ignore", "-c", _WITHOUT_SOCK_DIAG]
+
+
+def _sandbox(action: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-c", _WITHOUT_NETLINK.format(action)]
+
+
+# What systemd's RestrictAddressFamilies= does, and what sterner sandboxes do.
+_SANDBOX = _sandbox("ERRNO(errno.EAFNOSUPPORT)")
+_DEADLY = _sandbox("KILL_PROCESS")
 _TRAPPED = "by trapping close()"
 
 
@@ -33,10 +45,11 @@ def test_events_are_chosen_where_there_are_any(lab: Lab, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("kind", ["STREAM", "DGRAM"])
 @pytest.mark.parametrize("layout", [[], ["--as-parent"]])
+@pytest.mark.parametrize("sandbox", [_SANDBOX, _DEADLY], ids=["refused", "killed"])
 def test_close_is_trapped_where_there_are_none(
-    lab: Lab, tmp_path: Path, layout: list[str], kind: str
+    lab: Lab, tmp_path: Path, layout: list[str], kind: str, sandbox: list[str]
 ) -> None:
-    program = Program(lab, tmp_path, *layout, prefix=_SANDBOX)
+    program = Program(lab, tmp_path, *layout, prefix=sandbox)
     protocol = "tcp" if kind == "STREAM" else "udp"
     assert program.bind("s", 7000, kind) is None
     assert lab.table() == {f"{protocol}/7000": LAN1}
@@ -60,3 +73,30 @@ def test_without_either_a_port_stays_until_the_program_ends(lab: Lab, tmp_path: 
     assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1}
     program.kill()
     lab.wait_for(lambda: lab.table() == {})
+
+
+def test_events_are_not_asked_for_where_that_is_death(lab: Lab, tmp_path: Path) -> None:
+    program = Program(lab, tmp_path, "--track-close", "events", prefix=_DEADLY)
+    assert program.bind("s", 7000) is None
+    assert _TRAPPED in program.log()
+    program.do("s.close()")
+    lab.wait_for(lambda: lab.table() == {})
+
+
+@pytest.mark.parametrize("sandbox", [_SANDBOX, _DEADLY], ids=["refused", "killed"])
+def test_the_router_is_found_without_netlink(lab: Lab, tmp_path: Path, sandbox: list[str]) -> None:
+    """By its description, by natsup doctor, and by natsup clean."""
+    program = Program(lab, tmp_path, "--gateway", URL, prefix=sandbox)
+    assert program.bind("s", 7000) is None
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+    done = lab.run("lan1", [*sandbox, NATSUP, "doctor", "--json"], env=program.environ)
+    checks = {check["id"]: check for check in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "removed" in checks["test-mapping"]["found"]
+    assert f"{ROUTER} by eth0, from {LAN1}" in checks["default-route"]["found"]
+    assert checks["vpn"]["found"] == "the same"
+    for pid in behind(program):
+        os.kill(pid, signal.SIGKILL)
+    program.kill()
+    lab.run("lan1", [*sandbox, NATSUP, "clean"], env=program.environ, check=True)
+    assert lab.table() == {}

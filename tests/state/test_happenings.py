@@ -247,6 +247,22 @@ def test_the_address_outside_is_told_when_it_changes() -> None:
     assert len(teller.external_address("11.22.33.2")) == 1
 
 
+def test_an_external_address_of_another_time_counts_until_it_is_told() -> None:
+    told = Told()
+    told.teller.presume_address("11.22.33.1")
+    told.bind()
+    assert [(event.what, event.external_address) for event in told.events] == [
+        (What.MAPPED, "11.22.33.1")
+    ]
+    assert len(told.teller.external_address("11.22.33.1")) == 1  # told, though no news
+    assert told.teller.external_address("11.22.33.1") == []
+    told.teller.presume_address("11.22.33.2")  # whoever knows does not presume
+    assert told.teller.external_address("11.22.33.1") == []
+    told.teller.another_gateway(told.now)
+    told.teller.presume_address("11.22.33.2")
+    assert len(told.teller.external_address("11.22.33.3")) == 1
+
+
 def test_what_is_remembered_is_bounded() -> None:
     teller = Teller()
     for number in range(1, 2000):

@@ -1,5 +1,6 @@
 """Networks that are known, on a real disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def test_that_there_was_none_counts_for_minutes(
 ) -> None:
     remember(tmp_path, HOME, NONE)
     assert recall(tmp_path, HOME, wall=wall) == expected
+
+
+def test_an_external_address_counts_until_another_is_told(tmp_path: Path) -> None:
+    told = replace(ROUTER, external="11.22.33.1")
+    remember(tmp_path, HOME, told)
+    for later in (ROUTER, NONE, ROUTER):
+        remember(tmp_path, HOME, later)
+        assert recall(tmp_path, HOME, wall=1000.0) == replace(later, external="11.22.33.1")
+    remember(tmp_path, CAFE, ROUTER)
+    assert recall(tmp_path, CAFE, wall=1000.0) == ROUTER
+    moved = replace(ROUTER, external="11.22.33.2")
+    remember(tmp_path, HOME, moved)
+    assert recall(tmp_path, HOME, wall=1000.0) == moved
 
 
 def test_the_oldest_are_forgotten(tmp_path: Path) -> None:

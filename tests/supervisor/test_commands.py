@@ -1,8 +1,11 @@
 """The commands beside exec: what they say to bad input, and where there is nothing to do."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from natsup.state.happenings import Caller, Event, What
 from natsup.state.history import Entry, append, line_of, read
 from natsup.state.model import Port, Protocol
+from tests.nobody import as_nobody
 from tests.supervisor.conftest import NATSUP, Exec
 
 
@@ -140,11 +144,30 @@ def test_some_of_what_happened(
         assert done.stdout == "Nothing like that; natsup log shows everything.\n"
 
 
-def test_nothing_has_happened(environ: dict[str, str]) -> None:
-    done = natsup("log", environ=environ)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Nothing has happened yet. Start a program with:  natsup exec")
+@pytest.mark.parametrize("content", [None, b"", b"\0\xffnonsense\n{}\n"])
+def test_nothing_has_happened(environ: dict[str, str], content: bytes | None) -> None:
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    if content is not None:
+        folder.mkdir()
+        (folder / "history.jsonl").write_bytes(content)
+    for words in ["log"], ["log", "-n", "2"]:
+        done = natsup(*words, environ=environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        start = "Nothing has happened yet. Start a program with:  natsup exec"
+        assert done.stdout.startswith(start)
+        assert done.stdout.endswith(f"\nThis is the history in {folder}.\n")
     assert natsup("log", "--json", environ=environ).stdout == ""
+
+
+def test_others_are_told_of_roots_history() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        environ = {**os.environ, "NATSUP_STATE_DIR": f"{name}/state"}
+        done = subprocess.run(
+            [*as_nobody(), NATSUP, "log"], env=environ, capture_output=True, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(":  sudo natsup log\n")
 
 
 def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> None:
@@ -158,11 +181,63 @@ def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> N
 def test_a_reader_that_has_had_enough(environ: dict[str, str], past: Path) -> None:
     many = [line_of(numbered) for numbered in [*(read(past) or ())] * 5000]
     append(past, many)
-    script = f"{NATSUP} log | head -n 1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", script], env=environ, capture_output=True, text=True, timeout=60
-    )
+    done = in_shell(f"{NATSUP} log | head -n 1; exit ${{PIPESTATUS[0]}}", environ)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+def in_shell(script: str, environ: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    command = ["unshare", "--net", "bash", "-c", script]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+PRINTING = [
+    ("status --json", 0),
+    ("status --help", 0),
+    ("log", 0),
+    ("help", 0),
+    ("exec --help", 0),
+    ("doctor", 1),  # there is no router
+]
+
+
+@pytest.mark.parametrize(("words", "status"), PRINTING)
+def test_nobody_reads(environ: dict[str, str], words: str, status: int) -> None:
+    """The status is that of the command."""
+    gone = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.close(w);"
+    script = f"{gone} os.execvp(sys.argv[1], sys.argv[1:])"
+    done = in_shell(f'{sys.executable} -c "{script}" {NATSUP} {words}', environ)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("words", [words for words, _ in PRINTING])
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+def test_nothing_can_be_written(
+    environ: dict[str, str], words: str, where: str, reason: str
+) -> None:
+    done = in_shell(f"{NATSUP} {words} {where}", environ)
+    assert done.returncode == 125
+    *before, last = done.stderr.splitlines()
+    assert last == f"natsup: cannot write: {reason}"
+    assert "Traceback (most recent call last):" not in before  # argparse's help may be there
+
+
+@pytest.mark.parametrize(
+    ("where", "status", "said"),
+    [
+        ("| true", 128 + signal.SIGPIPE, ""),
+        (">/dev/full", 125, "natsup: cannot write: No space left on device\n"),
+    ],
+)
+def test_a_router_ends_when_nobody_hears_of_it(
+    environ: dict[str, str], where: str, status: int, said: str
+) -> None:
+    words = "gateway --internal 127.0.0.1 --external 127.0.0.2"
+    script = f"ip link set lo up; {NATSUP} {words} {where}; exit ${{PIPESTATUS[0]}}"
+    done = in_shell(script, environ)
+    assert (done.returncode, done.stderr) == (status, said)
 
 
 def test_a_program_goes_on_where_no_history_can_be_written(

@@ -27,6 +27,7 @@ DEFAULTS = {option.key: option.default for option in OPTIONS}
         (["--gateway", "http://10.0.0.1/x", "ls"], {"gateway": "http://10.0.0.1/x"}, ["ls"]),
         (["--clients", "dig, kresd", "ls"], {"clients": ["dig", "kresd"]}, ["ls"]),
         (["--servers", "all", "ls"], {"servers": ["all"]}, ["ls"]),
+        (["--clients", "All, x", "ls"], {"clients": ["all", "x"]}, ["ls"]),
         (["--", "--", "x"], {}, ["--", "x"]),
     ],
 )
@@ -38,6 +39,20 @@ def test_the_command_line_comes_before_the_environment() -> None:
     environ = {"NATSUP_TIMEOUT": "2", "NATSUP_LEASE": "600", "NATSUP_EPHEMERAL": "yes"}
     settings, _ = parse(["--timeout", "1", "ls"], environ, "/")
     assert (settings["timeout"], settings["lease"], settings["ephemeral"]) == (1.0, 600, True)
+
+
+@pytest.mark.parametrize(
+    ("clients", "servers"),
+    [("foo", "foo"), ("foo", "FOO,foo"), ("a-very-long-name", "a-very-long-nam")],
+)
+def test_what_a_program_is_by_the_command_line_it_is_not_by_the_environment(
+    clients: str, servers: str
+) -> None:
+    settings, _ = parse(["--clients", clients, "ls"], {"NATSUP_SERVERS": f"{servers},x"}, "/")
+    assert settings["clients"] == [clients]
+    assert settings["servers"] == [name for name in ("FOO", "x") if name in f"{servers},x"]
+    settings, _ = parse(["--servers", servers, "ls"], {"NATSUP_CLIENTS": f"x,{clients}"}, "/")
+    assert (settings["clients"], settings["servers"]) == (["x"], servers.split(","))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +100,13 @@ def test_things_that_are_not_there_are_named(tmp_path: Path) -> None:
     assert told() == told("--log", "x") == told("--interface", "lo") == ""
     assert told("--clients", "a,b", "--servers", "all,c") == ""
     assert told("--clients", "a,b", "--servers", "b,c").startswith("--servers: 'b' is among")
+    cut = "transmission-daemon", "transmission-da"
+    assert told("--clients", cut[0], "--servers", cut[1]) == (
+        "--servers: 'transmission-da' is among --clients, too, as 'transmission-daemon', of which"
+        " the kernel keeps 15 bytes; give it to one of them"
+    )
+    assert told("--servers", "b", NATSUP_CLIENTS="a,b") == ""
+    assert told(NATSUP_SERVERS="b", NATSUP_CLIENTS="a,b").startswith("--servers: 'b' is among")
     assert told("--log", "no/such/x").endswith("cannot be written: No such file or directory")
     assert told("--log", ".").endswith("cannot be written: Is a directory")
     assert told("--interface", "nsu-none").startswith("--interface: there is no 'nsu-none' here")

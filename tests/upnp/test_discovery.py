@@ -69,7 +69,7 @@ async def find(
 def _from_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loopback has addresses enough: give host and router one each."""
 
-    async def towards(host: str) -> network.Network:
+    async def towards(host: str, interface: str | None) -> network.Network:
         return network.Network("lo", host, HERE, own=frozenset({HERE, fake.OTHER}))
 
     monkeypatch.setattr(discovery, "towards", towards)
@@ -370,10 +370,18 @@ async def test_looking_at_the_network_raises_nothing() -> None:
     assert isinstance(await network.look(), network.Network | NoGateway)
 
 
-def test_what_the_kernel_knows_of_a_network(lab: Lab) -> None:
+NETLINK = pytest.mark.parametrize(
+    "before",
+    ["", "import natsup.upnp.rtnetlink as r; r.avoid()\n"],
+    ids=["with netlink", "without netlink"],
+)
+
+
+@NETLINK
+def test_what_the_kernel_knows_of_a_network(lab: Lab, before: str) -> None:
     """That of a host with a second address, beside a router and behind it."""
     lab.run("lan1", ["ip", "addr", "add", "10.9.8.7/28", "dev", "lo"], check=True)
-    script = (
+    script = before + (
         "import trio\n"
         "from natsup.upnp.network import *\n"
         "async def main():\n"
@@ -392,11 +400,121 @@ def test_what_the_kernel_knows_of_a_network(lab: Lab) -> None:
     assert none == "there is no default route by none"
 
 
-def test_no_way(lab: Lab) -> None:
-    lab.run("lan1", ["ip", "route", "del", "default"], check=True)
-    script = f"import trio, natsup.upnp.network as n; print(trio.run(n.towards, '{WAN}').reason)"
-    done = lab.run("lan1", [sys.executable, "-c", script], check=True)
-    assert done.stdout == f"there is no way to {WAN}\n"
+def told(lab: Lab, script: str, *commands: str) -> list[str]:
+    """What a script prints on lan1, line by line, after these commands. ``n`` is the module."""
+    for command in commands:
+        lab.run("lan1", command.split(), check=True)
+    words = [sys.executable, "-c", f"import trio, natsup.upnp.network as n\n{script}"]
+    lines: list[str] = lab.run("lan1", words, check=True).stdout.splitlines()
+    return lines
+
+
+SECOND = (  # another interface in the same LAN, as Wi-Fi beside a cable, which comes first
+    "ip link add link eth0 name wlan0 type macvlan mode bridge",
+    "ip addr flush dev eth0",
+    f"ip addr add {LAN1}/24 dev eth0 metric 100",
+    "ip addr add 192.168.77.20/24 dev wlan0 metric 600",
+    "ip link set wlan0 up",
+    f"ip route add default via {ROUTER} dev eth0 metric 100",
+    f"ip route add default via {ROUTER} dev wlan0 metric 600",
+    f"ip neigh replace {ROUTER} lladdr 02:00:00:00:00:01 dev eth0",
+    f"ip neigh replace {ROUTER} lladdr 02:00:00:00:00:02 dev wlan0",
+)
+
+
+@NETLINK
+def test_two_interfaces_in_one_lan(lab: Lab, before: str) -> None:
+    asked = f"n.look(i) if i != 'url' else n.towards('{ROUTER}', 'wlan0')"
+    script = (
+        f"{before}for i in (None, 'eth0', 'wlan0', 'url'):\n"
+        f"    found = trio.run(lambda: {asked})\n"
+        "    print(found.interface, found.address, found.prefix, found.name[-1])\n"
+    )
+    cable, wireless = f"eth0 {LAN1} 24 1", "wlan0 192.168.77.20 24 2"
+    assert told(lab, script, *SECOND) == [cable, cable, wireless, wireless]
+
+
+HALVED = (
+    "ip route del default",
+    "ip link add tun7 type veth peer name tun8",
+    "ip link set tun8 up",
+    "ip addr add 10.8.0.2/24 dev tun7",
+    "ip link set tun7 up",
+    "ip route add 0.0.0.0/1 via 10.8.0.1 dev tun7",
+    "ip route add 128.0.0.0/1 via 10.8.0.1 dev tun7",
+)
+
+
+@NETLINK
+def test_the_halves_of_a_default_route(lab: Lab, before: str) -> None:
+    """As a VPN makes them. Behind it is not the router at home, but it may be asked for."""
+    script = (
+        f"{before}print(trio.run(n.look).reason)\n"
+        "print(trio.run(n.look, 'eth0').reason)\n"
+        "found = trio.run(n.look, 'tun7')\n"
+        "print(found.gateway, found.address)\n"
+        f"print(trio.run(n.towards, '{ROUTER}').address)\n"
+    )
+    first, *rest = told(lab, script, *HALVED)
+    assert first.startswith("there is no default route, only the two halves of one (0.0.0.0/1 and")
+    assert first.endswith("--gateway URL, or ask the VPN's by --interface tun7")
+    assert len(first) < 300  # what the history keeps of a reason
+    assert rest == ["there is no default route by eth0", "10.8.0.1 10.8.0.2", LAN1]
+
+
+def test_a_default_route_comes_before_a_vpns_halves(lab: Lab) -> None:
+    script = "print(trio.run(n.look).gateway)"
+    assert told(lab, script, *HALVED[1:]) == [ROUTER]
+
+
+@NETLINK
+def test_routes_that_lead_nowhere_are_none(lab: Lab, before: str) -> None:
+    script = f"{before}print(trio.run(n.look).reason)"
+    commands = ("ip route del default", "ip route add unreachable default metric 10")
+    assert told(lab, script, *commands) == ["there is no default route"]
+
+
+@NETLINK
+def test_an_address_of_many_on_an_interface(lab: Lab, before: str) -> None:
+    """Labels, peers and second addresses: the one that faces the router counts."""
+    script = (
+        f"{before}found = trio.run(n.look)\n"
+        "print(found.address, found.prefix, *sorted(found.own))\n"
+    )
+    commands = (
+        "ip addr add 192.168.77.33/26 dev eth0 label eth0:1",
+        "ip addr add 10.5.5.5 peer 10.6.6.6/30 dev eth0",
+        "ip link set eth0 down",
+        "ip link set eth0 up",
+        f"ip route replace default via {ROUTER} src 192.168.77.33",
+        "ip route replace 192.168.77.0/24 dev eth0 src 192.168.77.33",
+    )
+    addresses = "10.5.5.5 127.0.0.1 192.168.77.2 192.168.77.33"
+    assert told(lab, script, *commands) == [f"192.168.77.33 26 {addresses}"]
+
+
+@NETLINK
+def test_no_way(lab: Lab, before: str) -> None:
+    script = f"{before}print(trio.run(n.towards, '{WAN}').reason)"
+    assert told(lab, script, "ip route del default") == [f"there is no way to {WAN}"]
+
+
+def test_a_router_that_is_named_needs_no_files(lab: Lab) -> None:
+    """systemd's ProcSubset=pid leaves none of them; which interface it is by, the address tells."""
+    script = (
+        "import pathlib, natsup.upnp.rtnetlink as r, natsup.upnp.procnet as p\n"
+        "r.avoid()\n"
+        "p._NET = pathlib.Path('/nowhere')\n"
+        f"for host in ('{ROUTER}', '{WAN}'):\n"
+        "    found = trio.run(n.towards, host)\n"
+        "    print(found.interface, found.address, found.prefix)\n"
+        "print(trio.run(n.look).reason)\n"
+    )
+    assert told(lab, script) == [
+        f"eth0 {LAN1} 24",
+        f"eth0 {LAN1} 0",
+        "the kernel's routes cannot be read: No such file or directory",
+    ]
 
 
 async def test_what_is_imported_before_there_is_a_router() -> None:
