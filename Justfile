@@ -26,6 +26,11 @@ lint: setup
     .venv/bin/mypy
     .venv/bin/lint-imports
 
+# other people's tests, plain and under natsup: prints the differences; as root
+conform *arguments: setup
+    tests/conform/install {{python}}
+    {{python}} -m tests.conform.conform {{arguments}}
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}
