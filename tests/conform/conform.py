@@ -45,6 +45,8 @@ def report(made: dict[str, Side], corpus: Corpus) -> bool:
     start = time.monotonic()
     plain, found = differences(made, corpus)
     print(f"{corpus.name}: {_summary(plain)} plain, in {time.monotonic() - start:.0f} s")
+    for test in (test for test, outcome in plain.items() if outcome == FAILED):
+        print(f"    fails plain: {test}")
     for test, why in corpus.known.items():
         print(f"    known: {test}: {why}")
     good = True

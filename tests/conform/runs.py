@@ -78,7 +78,11 @@ def sides(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Side]]:
         for name in names:
             own = folder / name.replace(" ", "-")
             own.mkdir()
-            made[name] = Side(stack.enter_context(Lab(own)), own, SIDES[name])
+            lab = stack.enter_context(Lab(own))
+            # Connections to nowhere time out. That there is no route the router would say now and
+            # then only: the kernel sends so many ICMP errors a second.
+            lab.run("router", ["ip", "route", "add", "blackhole", "default"], check=True)
+            made[name] = Side(lab, own, SIDES[name])
         yield made
 
 
