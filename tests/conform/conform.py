@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.conform.corpora import ALL, QUICK, Corpus
 from tests.conform.outcomes import FAILED, PASSED, SKIPPED, Difference, Outcomes
-from tests.conform.runs import AGAIN, SIDES, Side, differences, sides
+from tests.conform.runs import AGAIN, MORE_SIDES, SIDES, Side, differences, sides
 
 
 def main() -> int:
@@ -33,7 +33,8 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("network namespaces need root: sudo just conform")
     good = True
-    with tempfile.TemporaryDirectory() as folder, sides(Path(folder), list(SIDES)) as made:
+    names = list(SIDES if options.quick else MORE_SIDES)
+    with tempfile.TemporaryDirectory() as folder, sides(Path(folder), names) as made:
         for name in options.corpora or chosen:
             good &= report(made, chosen[name])
     print("no difference" if good else "THERE ARE DIFFERENCES")

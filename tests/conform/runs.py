@@ -22,6 +22,14 @@ SIDES: Mapping[str, Sequence[str]] = {
     "in place": [NATSUP, "exec", "--"],
     "as parent": [NATSUP, "exec", "--as-parent", "--"],
 }
+# With all that natsup does only if it is told to: more binds are acted upon, each close() is held.
+MORE_SIDES: Mapping[str, Sequence[str]] = {
+    **SIDES,
+    "everything": [
+        *[NATSUP, "exec", "--ephemeral", "--own-address", "--inherited"],
+        *["--track-close", "seccomp", "--servers", "all", "--"],
+    ],
+}
 
 
 class Side:
@@ -66,7 +74,12 @@ class Side:
 
     def _environ(self, folder: Path, corpus: Corpus) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
-        own = {"NATSUP_STATE_DIR": str(self.state), "TMPDIR": ".", "LC_ALL": "C.UTF-8"}
+        own = {
+            "NATSUP_STATE_DIR": str(self.state),
+            "TMPDIR": ".",
+            "LC_ALL": "C.UTF-8",
+            "RES_OPTIONS": "timeout:1 attempts:1",  # no name server answers
+        }
         return {**kept, **own, **corpus.environ}
 
 
@@ -82,7 +95,7 @@ def sides(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Side]]:
             # Connections to nowhere time out. That there is no route the router would say now and
             # then only: the kernel sends so many ICMP errors a second.
             lab.run("router", ["ip", "route", "add", "blackhole", "default"], check=True)
-            made[name] = Side(lab, own, SIDES[name])
+            made[name] = Side(lab, own, MORE_SIDES[name])
         yield made
 
 
