@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.conform.corpora import ALL, QUICK, Corpus
 from tests.conform.outcomes import FAILED, PASSED, SKIPPED, Difference, Outcomes
-from tests.conform.runs import AGAIN, MORE_SIDES, SIDES, Side, differences, sides
+from tests.conform.runs import AGAIN, MORE_SIDES, SIDES, Side, differences, left_over, sides
 
 
 def main() -> int:
@@ -57,6 +57,9 @@ def report(made: dict[str, Side], corpus: Corpus) -> bool:
         for difference in here:
             print(f"        {_kind(difference)} {difference}")
         good &= not real
+    for what in left_over(made):
+        print(f"    LEFT OVER {what}")
+        good = False
     sys.stdout.flush()
     return good
 

@@ -70,21 +70,21 @@ def cpython(*modules: str) -> Corpus:
             return {}
 
     name = modules[0] if len(modules) == 1 else f"{modules[0]} and {len(modules) - 1} more"
-    return Corpus(name, command, read, seconds=600)
+    return Corpus(name, command, read, seconds=300)
 
 
 def _shell(shell: str, rounds: int) -> Corpus:
     def command(tests: Sequence[str]) -> list[str]:
         return [shell, str(HERE / "torture.sh"), str(rounds), shell]
 
-    return Corpus(shell, command, _printed_lines, seconds=600)
+    return Corpus(shell, command, _printed_lines, seconds=300)
 
 
 def _make(files: int) -> Corpus:
     def command(tests: Sequence[str]) -> list[str]:
         return ["sh", str(HERE / "building.sh"), str(files)]
 
-    return Corpus("make -j", command, _printed_lines, seconds=600)
+    return Corpus("make -j", command, _printed_lines, seconds=300)
 
 
 def _libuv() -> Corpus:
@@ -99,7 +99,7 @@ def _libuv() -> Corpus:
     def read(folder: Path, output: str) -> Outcomes:
         return of_tap(output)
 
-    return Corpus("libuv", command, read, 600, {"UV_RUN_AS_ROOT": "1"}, prepare)
+    return Corpus("libuv", command, read, 300, {"UV_RUN_AS_ROOT": "1"}, prepare)
 
 
 def _printed_lines(folder: Path, output: str) -> Outcomes:

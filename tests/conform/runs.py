@@ -108,6 +108,13 @@ def run_all(
         return {name: future.result() for name, future in running.items()}
 
 
+def left_over(sides: Mapping[str, Side]) -> list[str]:
+    """What is still left of natsup's work when there has been time to clean up."""
+    with contextlib.suppress(AssertionError):
+        sides[PLAIN].lab.wait_for(lambda: not any(side.left() for side in sides.values()))
+    return [f"{name}: {what}" for name, side in sides.items() for what in side.left()]
+
+
 def differences(
     sides: Mapping[str, Side], corpus: Corpus
 ) -> tuple[Outcomes, dict[str, list[Difference]]]:

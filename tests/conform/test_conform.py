@@ -11,7 +11,7 @@ import pytest
 
 from tests.conform.corpora import PYTHON, QUICK, Corpus
 from tests.conform.outcomes import WHOLE, Outcomes, of_lines
-from tests.conform.runs import PLAIN, SIDES, Side, differences, run_all, sides
+from tests.conform.runs import PLAIN, SIDES, Side, differences, left_over, run_all, sides
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,7 @@ def test_nothing_comes_out_differently(made: dict[str, Side], corpus: Corpus) ->
     assert len(plain) > 10, plain  # it did run
     real = [f"{side}: {d}" for side, here in found.items() for d in here if d.real]
     assert real == []
-    for side in made.values():
-        side.lab.wait_for(lambda side=side: side.left() == [])  # type: ignore[misc]
+    assert left_over(made) == []
 
 
 def test_the_programs_are_served(made: dict[str, Side]) -> None:
