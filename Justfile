@@ -26,6 +26,11 @@ lint: setup
     .venv/bin/mypy
     .venv/bin/lint-imports
 
+# other people's tests, plain and under natsup: prints the differences; as root
+conform *arguments: setup
+    tests/conform/install {{python}}
+    {{python}} -m tests.conform.conform {{arguments}}
+
 # bind() with natsup and without: 20,000 generated sequences, and long races; half an hour, as root
 conform-long: setup
     CONFORM_EXAMPLES=20000 .venv/bin/pytest tests/kernel/test_matrix.py \

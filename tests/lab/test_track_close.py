@@ -10,7 +10,6 @@ import pytest
 
 from tests.lab.lab import LAN1, ROUTER, ROUTER_PORT, Lab
 from tests.lab.program import NATSUP, Program
-from tests.lab.test_exec import behind
 
 URL = f"http://{ROUTER}:{ROUTER_PORT}/rootDesc.xml"
 
@@ -95,7 +94,7 @@ def test_the_router_is_found_without_netlink(lab: Lab, tmp_path: Path, sandbox: 
     assert "removed" in checks["test-mapping"]["found"]
     assert f"{ROUTER} by eth0, from {LAN1}" in checks["default-route"]["found"]
     assert checks["vpn"]["found"] == "the same"
-    for pid in behind(program):
+    for pid in program.behind():
         os.kill(pid, signal.SIGKILL)
     program.kill()
     lab.run("lan1", [*sandbox, NATSUP, "clean"], env=program.environ, check=True)
