@@ -14,7 +14,8 @@ What a lease on a router means:
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
   mapping is looked for now and then, and what is missing is put back.
-* A table that is full has room again for one when one of ours is removed.
+* A table that is full has room again for one when one of ours is removed. One is offered it: the
+  one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
   request at a time finds out whether it does.
 """
@@ -114,6 +115,7 @@ class Entry:
     failures: int = 0  # in a row
     losses: int = 0  # how often it was found missing since the last renewal
     full: bool = False  # it was refused, perhaps for want of room
+    refused_at: float = 0.0  # when it was refused last
     given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
@@ -265,6 +267,7 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
+        entry.refused_at = now
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             pause = self.policy.slow_retry
@@ -331,11 +334,17 @@ class Ledger:
         return [entry.note()]
 
     def _offer_room(self, now: float) -> None:
-        """What was refused for want of room is tried again at once."""
-        for entry in self._entries.values():
-            refused = entry.state is State.IGNORED and entry.full
-            if refused and entry.wanted and not entry.under_way:
-                entry.failures, entry.due = 0, now
+        """One that was refused for want of room is tried again at once."""
+        refused = [
+            entry
+            for entry in self._entries.values()
+            if entry.state is State.IGNORED and entry.full and entry.wanted
+            if not entry.under_way and entry.due is not None and entry.due > now
+        ]
+        if refused:
+            entry = min(refused, key=lambda one: one.refused_at)
+            entry.due = now
+            entry.failures = max(0, entry.failures - 1)  # this try is no mere retry
 
     def _heard(self, outcome: Outcome, now: float) -> None:
         """What an answer says of the gateway as such."""

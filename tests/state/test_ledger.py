@@ -435,6 +435,7 @@ def test_a_socket_that_ends_during_the_look_is_not_forgotten() -> None:
 
 
 OTHER, THIRD = Port(Protocol.UDP, 7000), Port(Protocol.UDP, 7001)
+FOURTH = Port(Protocol.UDP, 7002)
 FULL = Ignored("full", full=True)
 
 
@@ -450,17 +451,86 @@ def removed(ledger: Ledger, removal: Removal, now: float) -> None:
     ledger.removed(PORT, removal, now + 0.3)
 
 
-def test_a_removal_makes_room(ledger: Ledger) -> None:
+def test_a_removal_makes_room_for_one(ledger: Ledger) -> None:
     mapped(ledger)
     refused(ledger, OTHER, FULL, 2)
     refused(ledger, THIRD, FULL, 3)
     assert ledger.next_deadline() == 30
     removed(ledger, Removal.GONE, 10.0)
     assert ledger.next_deadline() == 10.3
-    assert requests(ledger.tick(10.3)) == [Add(OTHER, 3600), Add(THIRD, 3600)]
-    ledger.added(OTHER, Mapped(3600), 10.4)
-    ledger.added(THIRD, FULL, 10.4)
+    assert requests(ledger.tick(10.3)) == [Add(OTHER, 3600)]
+    ledger.added(OTHER, FULL, 10.4)
+    assert ledger.tick(29.9) == []  # nobody else is offered what was not there
+    assert requests(ledger.tick(30.0)) == [Add(THIRD, 3600)]
+    ledger.added(THIRD, FULL, 30.0)
     assert ledger.next_deadline() == 40.4  # not ever later, for a try that was no mere retry
+
+
+def test_room_goes_to_one_after_the_other(ledger: Ledger) -> None:
+    """What the router refuses for a reason of its own does not keep the room from the rest."""
+    refused(ledger, OTHER, FULL, 2)
+    refused(ledger, THIRD, FULL, 3)
+    offered = []
+    for now in (1.0, 2.0, 3.0, 4.0):
+        mapped(ledger, now=now)
+        removed(ledger, Removal.GONE, now)
+        (request,) = requests(ledger.tick(now + 0.3))
+        assert isinstance(request, Add)
+        offered.append(request.port)
+        ledger.added(request.port, FULL, now + 0.3)
+    assert offered == [OTHER, THIRD, OTHER, THIRD]
+
+
+def test_two_removals_make_room_for_two(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.ask(FOURTH, 0.0)
+    ledger.added(FOURTH, Mapped(3600), 0.0)
+    ledger.claim(FOURTH, 4, 0.0)
+    refused(ledger, OTHER, FULL, 2)
+    refused(ledger, THIRD, FULL, 3)
+    ledger.release(1, 1.0)
+    ledger.release(4, 1.0)
+    assert requests(ledger.tick(1.25)) == [Remove(PORT), Remove(FOURTH)]
+    ledger.removed(PORT, Removal.GONE, 1.3)
+    ledger.removed(FOURTH, Removal.GONE, 1.3)
+    assert requests(ledger.tick(1.3)) == [Add(OTHER, 3600), Add(THIRD, 3600)]
+
+
+def test_a_full_router_is_not_flooded(ledger: Ledger) -> None:
+    """60 ports, room for ten of them, and one that is closed and bound again each second."""
+    room, there, tries, now = 10, set[Port](), 0, 0.0
+
+    def carry_out(effects: Sequence[object]) -> None:
+        nonlocal tries
+        for request in requests(effects):
+            if isinstance(request, Remove):
+                there.discard(request.port)
+                carry_out(ledger.removed(request.port, Removal.GONE, now))
+                continue
+            assert isinstance(request, Add)
+            tries += 1
+            if len(there) < room or request.port in there:
+                there.add(request.port)
+            outcome = Mapped(3600) if request.port in there else FULL
+            carry_out(ledger.added(request.port, outcome, now))
+
+    def bind(port: Port, holder: int) -> None:
+        carry_out(ledger.ask(port, now)[1])
+        carry_out(ledger.claim(port, holder, now))
+
+    for number in range(60):
+        bind(Port(Protocol.TCP, 7000 + number), number)
+    for second in range(1, 61):
+        before, now = tries, float(second)
+        holder, port = next((h, p) for h, p in ledger.claims.items() if p in there)
+        carry_out(ledger.release(holder, now))
+        while (due := ledger.next_deadline()) is not None and due <= second + 0.9:
+            now = max(now, due)
+            carry_out(ledger.tick(now))
+        bind(port, holder)
+        if second not in (30, 31):  # when those that were refused at the start are tried again
+            assert tries - before <= 4
+    assert len(there) == room
 
 
 @pytest.mark.parametrize("removal", [Removal.NOT_OURS, Removal.HANDED_OVER, Removal.FAILED])
