@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from natsup.state.ledger import Add, Check, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import LEASE_ENDED, Add, Check, Ledger, Note, Policy, Remove, State
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 6881)
@@ -47,7 +47,10 @@ def test_it_is_renewed_at_half_time(ledger: Ledger) -> None:
     mapped(ledger, 3600)
     assert ledger.next_deadline() == 1800.0
     assert ledger.tick(1799.9) == []
-    assert ledger.tick(1800.0) == [Add(PORT, 3600)]  # it is written down already
+    assert ledger.tick(1800.0) == [
+        Note(PORT, State.MAPPED, "", None, 1, exists=True),  # for how long is not known now
+        Add(PORT, 3600),
+    ]
     assert ledger.next_deadline() is None
     ledger.added(PORT, Mapped(3600), 1800.0)
     assert ledger.next_deadline() == 3600.0
@@ -158,6 +161,66 @@ def test_what_may_exist_is_removed_in_the_end(ledger: Ledger) -> None:
     ledger.added(PORT, Unknown("no answer"), 10.0)
     ledger.release(1, 11.0)
     assert ledger.tick(11.25)[-1] == Remove(PORT)
+
+
+UNREACHABLE = Ignored("the router cannot be reached", silent=True)
+
+
+def test_a_renewal_without_an_answer_may_have_been_carried_out(ledger: Ledger) -> None:
+    """The lease of an hour would have ended at 3600; the router may hold it until 5410."""
+    mapped(ledger)
+    ledger.tick(1800.0)
+    (note,) = ledger.added(PORT, Unknown("no answer", silent=True), 1810.0)
+    assert isinstance(note, Note)
+    assert (note.expires, note.exists) == (None, True)
+    while (now := ledger.next_deadline() or 0.0) < 4500.0:
+        assert Add(PORT, 3600) in ledger.tick(now)
+        ledger.added(PORT, UNREACHABLE, now)
+    assert requests(ledger.release(1, 4500.0)) == []
+    assert ledger.tick(4500.25)[-1] == Remove(PORT)
+
+
+def test_a_renewal_that_was_not_sent_prolongs_nothing(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.tick(1800.0)
+    (note,) = ledger.added(PORT, UNREACHABLE, 1810.0)
+    assert isinstance(note, Note)
+    assert (note.expires, note.exists) == (3600.0, True)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_lease_ends_without_a_gateway_too(ledger: Ledger, wanted: bool) -> None:
+    mapped(ledger)
+    ledger.gateway_missing("no router")
+    if not wanted:
+        ledger.release(1, 20.0)
+    assert ledger.next_deadline() == 3600.0
+    assert ledger.tick(3599.0) == []
+    state, claims = (State.IGNORED, 1) if wanted else (State.GONE, 0)
+    assert ledger.tick(3600.0) == [Note(PORT, state, LEASE_ENDED, None, claims, exists=False)]
+    assert ledger.next_deadline() is None
+    assert ledger.gateway_missing("no router still") == ([], [])  # it says why, already
+    assert requests(ledger.gateway_found(3700.0)) == ([Add(PORT, 3600)] if wanted else [])
+
+
+def test_a_lease_that_may_be_longer_does_not_end_by_itself(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.tick(1800.0)
+    ledger.added(PORT, Unknown("no answer"), 1810.0)
+    ledger.gateway_missing("no router")
+    assert ledger.next_deadline() is None
+    assert ledger.tick(9000.0) == []
+    assert not ledger.empty
+
+
+def test_a_removal_that_fails_and_is_wanted_again_is_no_release(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.release(1, 1.0)
+    ledger.tick(1.25)
+    ledger.ask(PORT, 1.3)
+    note, request = ledger.removed(PORT, Removal.FAILED, 1.4)
+    assert note == Note(PORT, State.PENDING, "", None, 0, exists=True)
+    assert request == Add(PORT, 3600)
 
 
 def test_a_failed_removal_is_tried_some_times(ledger: Ledger) -> None:
@@ -328,7 +391,7 @@ def test_a_shorter_lease_than_asked_for_is_renewed_in_time(careful: Ledger) -> N
     careful.tick(300.0)
     careful.checked(PORT, Mapped(60), 300.0)
     assert careful.next_deadline() == 330.0
-    assert careful.tick(330.0) == [Add(PORT, 3600)]
+    assert requests(careful.tick(330.0)) == [Add(PORT, 3600)]
 
 
 def test_a_lease_of_a_second_is_not_renewed_all_the_time(careful: Ledger) -> None:
