@@ -173,7 +173,11 @@ def test_a_renewal_without_an_answer_may_have_been_carried_out(ledger: Ledger) -
     (note,) = ledger.added(PORT, Unknown("no answer", silent=True), 1810.0)
     assert isinstance(note, Note)
     assert (note.expires, note.exists) == (None, True)
-    while (now := ledger.next_deadline() or 0.0) < 4500.0:
+    while True:
+        now = ledger.next_deadline()
+        assert now is not None
+        if now > 4500.0:
+            break
         assert Add(PORT, 3600) in ledger.tick(now)
         ledger.added(PORT, UNREACHABLE, now)
     assert requests(ledger.release(1, 4500.0)) == []
