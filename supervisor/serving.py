@@ -166,6 +166,7 @@ class Session:
     async def run(self) -> None:
         if self._journal.fileno() is not None:
             self._tell_guard(handover.KEEP, fd=self._journal.fileno())
+            self._journal.hand_on = lambda fd: self._tell_guard(handover.KEEP, fd=fd)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
@@ -456,11 +457,14 @@ class Session:
                 log.warning("the guard has gone: should this process die, so do further binds")
                 return
 
-    def _tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> None:
+    def _tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> bool:
+        """False: it lives and does not listen, and may be told later."""
         try:
             handover.send(self._control, word, value, fd)
         except OSError as error:
             log.debug("the guard cannot be told %s: %s", word.decode(), error.strerror)
+            return isinstance(error, (BrokenPipeError, ConnectionResetError))
+        return True
 
     async def _reap(self, child: int) -> None:
         """As the subreaper of the program's tree: nobody stays a zombie, the guard is told."""
