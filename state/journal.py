@@ -84,6 +84,8 @@ class ClientRecord:
     name: str
     pid: int
     reason: str
+    since: float = 0.0  # wall clock
+    until: float | None = None  # None: it is one still
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ class SessionRecord:
     ports: dict[Port, PortRecord] = field(default_factory=dict)
     alive: bool = False
     path: Path | None = None
-    clients: dict[int, ClientRecord] = field(default_factory=dict)  # by pid, of many the latest
+    clients: dict[int, ClientRecord] = field(default_factory=dict)  # that are now, by pid, latest
     io_uring: dict[int, str] = field(default_factory=dict)  # programs that use it, by pid
 
 
@@ -150,9 +152,11 @@ class Journal:
         self._compact()
 
     def client(self, record: ClientRecord, *, wall: float) -> None:
-        """A program was taken for a client."""
+        """A program was taken for a client, or is one no more."""
         self._clients.pop(record.pid, None)
-        self._clients[record.pid] = self._append({"client": asdict(record)}, wall)
+        line = self._append({"client": asdict(record)}, wall)
+        if record.until is None:
+            self._clients[record.pid] = line
         while len(self._clients) > _MOST_CLIENTS:
             del self._clients[next(iter(self._clients))]
         self._compact()
@@ -336,9 +340,11 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
 
 
 def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:
-    client = ClientRecord(str(record["name"]), int(record["pid"]), str(record["reason"]))
-    session.clients.pop(client.pid, None)
-    session.clients[client.pid] = client
+    pid, since = int(record["pid"]), float(record.get("since", 0.0))
+    client = ClientRecord(str(record["name"]), pid, str(record["reason"]), since)
+    session.clients.pop(pid, None)
+    if record.get("until") is None:
+        session.clients[pid] = client
     if len(session.clients) > _MOST_CLIENTS:
         del session.clients[next(iter(session.clients))]
 

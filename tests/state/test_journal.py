@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,23 @@ def test_clients_are_read_once_a_process_and_not_all_of_them(tmp_path: Path) -> 
     (session,) = sessions(tmp_path)
     assert list(session.clients) == list(range(1, 101))
     assert session.clients[7] == ClientRecord("x", 7, "because")
+
+
+def test_a_client_that_is_one_no_more_is_forgotten(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=1000)
+    client = ClientRecord("x", 7, "because", since=5.0)
+    for number in range(20):
+        other = ClientRecord("y", 8 + number, "because", since=6.0)
+        journal.client(other, wall=6.0)
+        journal.client(replace(other, until=9.0), wall=9.0)
+        journal.client(client, wall=5.0)
+        (session,) = sessions(tmp_path)
+        assert session.clients == {7: client}
+        journal.client(replace(client, until=9.0), wall=9.0)
+        assert sessions(tmp_path)[0].clients == {}
+    assert session.path is not None
+    assert session.path.stat().st_size < 1500
+    journal.end(left=False)
 
 
 @pytest.mark.parametrize("record", [b"7", b"{}", b'{"name": "x", "pid": null, "reason": ""}'])
