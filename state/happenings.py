@@ -34,6 +34,7 @@ class What(StrEnum):
     NOT_REMOVED = "not removed"  # the router did not answer; it is tried again
     CLIENT = "client"  # a program was taken for a client: its UDP ports are passed
     ROUTER = "router"  # the address that the Internet knows the router by
+    LEFT_OUT = "left out"  # there were too many events of this session
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Teller:
     def __init__(self) -> None:
         self._records: dict[Port, _Record] = {}
         self._over: dict[Port, _Record] = {}  # what was said of ports that are not wanted now
-        self._refused: dict[Event, float] = {}
+        self._refused: dict[tuple[Port, str, str], float] = {}  # port, program, why
         self._external: str | None = None
         self._closing = False
 
@@ -109,9 +110,11 @@ class Teller:
     ) -> list[Event]:
         """The call failed with EADDRINUSE."""
         event = Event(What.REFUSED, port, caller, str(outcome), holder=outcome.holder)
-        before = self._refused.pop(event, None)
+        # By name: who is started anew each time that it fails has another pid each time.
+        key = port, "" if caller is None else caller.name, event.reason
+        before = self._refused.pop(key, None)
         new = before is None or now - before >= AGAIN
-        self._refused[event] = now if before is None or new else before
+        self._refused[key] = now if before is None or new else before
         _shorten(self._refused)
         return [event] if new else []
 
@@ -228,6 +231,17 @@ class Teller:
         return [event]
 
 
+def repeats(event: Event, last: Event, seconds: float) -> bool:
+    """Is it no news after what was told last of the same, by whichever session, so many seconds
+    before? A service that is refused, and started anew again and again, is one session a start."""
+    if event.what is What.ROUTER:
+        return event.external_address == last.external_address
+    names = [None if one.caller is None else one.caller.name for one in (event, last)]
+    same = (event.what, event.port, event.reason) == (last.what, last.port, last.reason)
+    return event.what in FAILURES and same and names[0] == names[1] and abs(seconds) < AGAIN
+
+
+FAILURES = (What.REFUSED, What.IGNORED, What.CONFLICT)  # of which none undoes another
 _REPEATED = (What.IGNORED, What.CONFLICT, What.NOT_REMOVED)
 
 

@@ -11,8 +11,7 @@ _CHILDREN = 10
 
 def clients(program: Program) -> list[str]:
     """Why each is one, by `natsup status`."""
-    (session,) = program.status()
-    return [one["reason"] for one in session["clients"]]
+    return [one["reason"] for session in program.status() for one in session["clients"]]
 
 
 def told(program: Program) -> int:
