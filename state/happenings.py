@@ -14,6 +14,8 @@ from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal
 
 AGAIN = 3600.0  # seconds after which a program that is refused as before is told of anew
 _MOST = 256  # ports and refusals that are remembered after they are over
+_MOST_REASONS = 8  # for the same thing, that are told one after the other
+_RENEWED = "renewed after all"
 
 
 class What(StrEnum):
@@ -24,6 +26,7 @@ class What(StrEnum):
     REFUSED = "refused"  # bind() failed: another host has the port
     CONFLICT = "conflict"  # the program has the port here, but another host has it on the router
     IGNORED = "ignored"  # the router would not, or there was none; bind() went on without it
+    NOT_RENEWED = "not renewed"  # the router may forward it still, until its lease ends
     LOST = "lost"  # the router does not forward it any more
     REMOVED = "removed"
     NOT_OURS = "not ours"  # not removed: it belongs to another host by now
@@ -31,6 +34,7 @@ class What(StrEnum):
     NOT_REMOVED = "not removed"  # the router did not answer; it is tried again
     CLIENT = "client"  # a program was taken for a client: its UDP ports are passed
     ROUTER = "router"  # the address that the Internet knows the router by
+    LEFT_OUT = "left out"  # there were too many events of this session
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,12 @@ class _Record:
     caller: Caller | None = None
     claimed: bool = False
     mapped: bool = False
+    unrenewed: bool = False  # mapped, but the last renewal came to nothing
     lost: bool = False
     holder: str | None = None  # by the last answer
     said: Event | None = None
     said_at: float = 0.0
+    reasons: tuple[str, ...] = ()  # that were given for what was said last
     over: bool = False  # it has been given up since
 
 
@@ -87,7 +93,7 @@ class Teller:
     def __init__(self) -> None:
         self._records: dict[Port, _Record] = {}
         self._over: dict[Port, _Record] = {}  # what was said of ports that are not wanted now
-        self._refused: dict[Event, float] = {}
+        self._refused: dict[tuple[Port, str, str], float] = {}  # port, program, why
         self._external: str | None = None
         self._presumed = False  # the gateway has not said that this is its address
         self._closing = False
@@ -105,9 +111,11 @@ class Teller:
     ) -> list[Event]:
         """The call failed with EADDRINUSE."""
         event = Event(What.REFUSED, port, caller, str(outcome), holder=outcome.holder)
-        before = self._refused.pop(event, None)
+        # By name: who is started anew each time that it fails has another pid each time.
+        key = port, "" if caller is None else caller.name, event.reason
+        before = self._refused.pop(key, None)
         new = before is None or now - before >= AGAIN
-        self._refused[event] = now if before is None or new else before
+        self._refused[key] = now if before is None or new else before
         _shorten(self._refused)
         return [event] if new else []
 
@@ -115,34 +123,46 @@ class Teller:
         """The ledger wrote this down."""
         record = self._records.setdefault(note.port, _Record())
         if note.state is State.GONE:
+            events = self._lose(record, note, now) if record.mapped else []
             record.over, record.claimed = True, False
-            record.mapped = record.lost = False
+            record.mapped = record.unrenewed = record.lost = False
             self._over[note.port] = self._records.pop(note.port)
             _shorten(self._over)
-            return []
+            return events
         record.claimed = record.claimed or note.claims > 0
         if note.state is State.MAPPED:
-            if record.mapped:
+            if record.mapped and not record.unrenewed:
                 return []
             what = What.PUT_BACK if record.lost else What.MAPPED
-            record.mapped, record.lost = True, False
+            why = _RENEWED if record.unrenewed else ""
+            record.mapped, record.unrenewed, record.lost = True, False, False
             lease = None if note.expires is None else max(0, round(note.expires - now))
-            event = Event(what, note.port, record.caller, "", self._external, lease)
+            event = Event(what, note.port, record.caller, why, self._external, lease)
             return self._say(record, event, now)
         if not note.reason or note.state is State.RELEASING:
             return []
         if note.state is State.PENDING and not note.claims:
             return []  # the call waits, and will hear of it
+        if record.mapped and note.exists:
+            if record.unrenewed or not note.claims:
+                return []
+            record.unrenewed = True
+            event = Event(What.NOT_RENEWED, note.port, record.caller, note.reason)
+            return self._say(record, event, now)
+        if record.mapped:
+            return self._lose(record, note, now)
         said = record.said
         if said is not None and said.what is What.LOST and said.reason == note.reason:
             return []
-        if note.state is not State.CONFLICT:
-            record.mapped = False
-            event = Event(What.IGNORED, note.port, record.caller, note.reason)
-            return self._say(record, event, now)
-        what = What.LOST if record.mapped else What.CONFLICT
-        record.mapped, record.lost = False, record.mapped or record.lost
-        event = Event(what, note.port, record.caller, note.reason, holder=record.holder)
+        conflict = note.state is State.CONFLICT
+        what, holder = (What.CONFLICT, record.holder) if conflict else (What.IGNORED, None)
+        event = Event(what, note.port, record.caller, note.reason, holder=holder)
+        return self._say(record, event, now)
+
+    def _lose(self, record: _Record, note: Note, now: float) -> list[Event]:
+        """What was mapped is not, and nobody asked for that."""
+        record.mapped, record.unrenewed, record.lost = False, False, True
+        event = Event(What.LOST, note.port, record.caller, note.reason, holder=record.holder)
         return self._say(record, event, now)
 
     def added(self, port: Port, outcome: Outcome) -> None:
@@ -157,7 +177,7 @@ class Teller:
             return []
         if isinstance(outcome, Ignored) and outcome.silent:
             return []
-        record.mapped, record.lost = False, True
+        record.mapped, record.unrenewed, record.lost = False, False, True
         record.holder = _holder(outcome)
         lost = Event(What.LOST, port, record.caller, str(outcome), holder=record.holder)
         return self._say(record, lost, now)
@@ -166,7 +186,7 @@ class Teller:
         """The answer to a removal. Comes before the ledger's note."""
         record = self._records.setdefault(port, _Record())
         if result is not Removal.FAILED:
-            record.mapped = record.lost = False
+            record.mapped = record.unrenewed = record.lost = False
         if self._closing:
             why = "the session ended"
         else:
@@ -184,7 +204,7 @@ class Teller:
             if record.mapped:
                 event = Event(What.LOST, port, record.caller, "this host has another router now")
                 events += self._say(record, event, now)
-            record.mapped = record.lost = False
+            record.mapped = record.unrenewed = record.lost = False
         return events
 
     def presume_address(self, address: str) -> None:
@@ -205,14 +225,30 @@ class Teller:
         self._closing = True
 
     def _say(self, record: _Record, event: Event, now: float) -> list[Event]:
-        """The event, unless it is one that repeats itself and was said last."""
+        """The event, unless it repeats what was said last, of the same program. Another reason is
+        told as well, once: two that alternate would be told for ever."""
         new = record.over and now - record.said_at >= AGAIN
-        if event.what in _REPEATED and record.said == event and not new:
+        said, before = record.said, record.reasons
+        if said is None or new or (said.what, said.caller) != (event.what, event.caller):
+            before = ()
+        if event.what in _REPEATED and (event.reason in before or len(before) >= _MOST_REASONS):
             return []
         record.said, record.said_at, record.over = event, now, False
+        record.reasons = (*before, event.reason)[-_MOST_REASONS:]
         return [event]
 
 
+def repeats(event: Event, last: Event, seconds: float) -> bool:
+    """Is it no news after what was told last of the same, by whichever session, so many seconds
+    before? A service that is refused, and started anew again and again, is one session a start."""
+    if event.what is What.ROUTER:
+        return event.external_address == last.external_address
+    names = [None if one.caller is None else one.caller.name for one in (event, last)]
+    same = (event.what, event.port, event.reason) == (last.what, last.port, last.reason)
+    return event.what in FAILURES and same and names[0] == names[1] and abs(seconds) < AGAIN
+
+
+FAILURES = (What.REFUSED, What.IGNORED, What.CONFLICT)  # of which none undoes another
 _REPEATED = (What.IGNORED, What.CONFLICT, What.NOT_REMOVED)
 
 

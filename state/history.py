@@ -3,6 +3,9 @@
 ``history.jsonl`` in the state folder, one JSON object a line. Every session appends to it with one
 write(2) at a time, which O_APPEND keeps whole. When it is full it becomes ``history.jsonl.old``.
 
+What is said there already is not said again: a program that is refused or ignored as before, within
+an hour, and the router's address; and of one session there are only so many lines an hour.
+
 What two sessions do at once loses nothing. Only one can rename, by a lock on a file beside it, and
 only the file that it found full. Whoever had opened that file before writes to it under its new
 name; had it been thrown away meanwhile, the write is made once more.
@@ -26,7 +29,7 @@ from typing import Any
 
 import trio
 
-from natsup.state.happenings import Caller, Event, What
+from natsup.state.happenings import FAILURES, Caller, Event, What, repeats
 from natsup.state.model import Port, Protocol
 
 log = logging.getLogger("natsup.state")
@@ -36,6 +39,8 @@ MOST = 1 << 20  # bytes in a file
 _LOCK = "history.lock"
 _WAITING = 4096  # events that are kept for a disk that is slow
 _AT_ONCE = 64  # lines in a write
+_AN_HOUR = 500  # events of a session, of the 5000 or so that the files have room for
+_HOUR = 3600.0
 _LONGEST_COMMAND, _LONGEST_REASON = 200, 300  # characters
 _TRIES = 32
 _PATIENCE, _PAUSE = 1.0, 0.005  # seconds
@@ -139,6 +144,24 @@ def _entries(fds: Sequence[int]) -> Iterator[Entry]:
                     yield entry
 
 
+def last(directory: Path, event: Event) -> Entry | None:
+    """What was written last of the same port, or of the router's address. Raises OSError."""
+    needle = b'"what": "router"' if event.port is None else f'"port": "{event.port}"'.encode()
+    for name in (NAME, OLD):
+        try:
+            data = (directory / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        found = data.rfind(needle)
+        while found >= 0:
+            begin = data.rfind(b"\n", 0, found) + 1
+            entry = entry_of(data[begin : data.find(b"\n", found)])
+            if entry is not None and entry.event.port == event.port:
+                return entry
+            found = data.rfind(needle, 0, begin)
+    return None
+
+
 def append(directory: Path, lines: Sequence[bytes], *, most: int = MOST) -> None:
     """Add lines to the history. Raises OSError; what was not written is lost.
 
@@ -223,13 +246,17 @@ class History:
         *,
         wall: Callable[[], float] = time.time,
         most: int = MOST,
+        an_hour: int = _AN_HOUR,
     ) -> None:
         self._directory = directory
         self._session = session
         self._command = tuple(command)
         self._wall = wall
         self._most = most
-        self._waiting: deque[bytes] = deque()
+        self._an_hour = an_hour
+        self._hour = -math.inf  # when the hour that is counted began
+        self._count = 0
+        self._waiting: deque[Entry] = deque()
         self._busy = False
         self._come = trio.Event()
         self._idle = trio.Event()
@@ -237,26 +264,35 @@ class History:
 
     def add(self, event: Event) -> None:
         """Have an event of this session written soon."""
-        self.put(Entry(self._wall(), self._session, self._command, event))
+        now = self._wall()
+        if not 0 <= now - self._hour < _HOUR:
+            self._hour, self._count = now, 0
+        self._count += 1
+        if self._count > self._an_hour + 1:
+            return
+        if self._count > self._an_hour:
+            why = f"more than {self._an_hour} events of this session within an hour"
+            event = Event(What.LEFT_OUT, reason=why)
+        self.put(Entry(now, self._session, self._command, event))
 
     def put(self, entry: Entry) -> None:
         """Have an entry written soon, of whichever session."""
         if len(self._waiting) >= _WAITING:
             self._complain("the disk is too slow")
             return
-        self._waiting.append(line_of(entry))
+        self._waiting.append(entry)
         self._come.set()
 
     async def run(self) -> None:
         """Write what is added, until cancelled."""
         while True:
             await self._come.wait()
-            lines = list(self._waiting)
+            entries = list(self._waiting)
             self._waiting.clear()
             self._come = trio.Event()
             self._busy = True
             # In a thread: a disk may hang, and a bind() must not wait for it.
-            await trio.to_thread.run_sync(self._write, lines, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._write, entries, abandon_on_cancel=True)
             self._busy = False
             self._idle.set()
             self._idle = trio.Event()
@@ -267,8 +303,17 @@ class History:
             while self._waiting or self._busy:
                 await self._idle.wait()
 
-    def _write(self, lines: Sequence[bytes]) -> None:
+    def _write(self, entries: Sequence[Entry]) -> None:
+        lines: list[bytes] = []
         try:
+            for entry in entries:
+                if entry.event.what in (What.ROUTER, *FAILURES):
+                    append(self._directory, lines, most=self._most)  # to see what was said last
+                    lines = []
+                    before = last(self._directory, entry.event)
+                    if before and repeats(entry.event, before.event, entry.time - before.time):
+                        continue
+                lines.append(line_of(entry))
             append(self._directory, lines, most=self._most)
         except OSError as error:
             self._complain(error.strerror)

@@ -6,14 +6,21 @@ announces leaves. A person can read it, and a last line that was cut off is pass
 
 The file is locked (flock(2)) for as long as the session lives. The lock belongs to the open file,
 which guard and supervisor share, so it ends when the last of the two does.
+
+A journal that has grown large is written anew, with what stands now. The new file takes the place
+of the old one by rename(2) once it is whole, locked, and in the guard's hands, and only then is the
+old one closed: whoever looks finds one of the two, and it is locked. Its lock can be free all the
+same by the time that a reader who has opened the old file tries it; so he looks again.
 """
 
+import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +30,9 @@ from natsup.state.model import Port, Protocol
 
 log = logging.getLogger("natsup.state")
 VERSION = 1
-_MOST_CLIENTS = 100  # of a session, that are shown; ten times as many that are written down
+MOST = 1 << 20  # bytes in a file, before it is written anew
+_MOST_CLIENTS = 100  # of a session, that are shown
+_TRIES = 16  # at a journal that is written anew again and again
 
 
 def default_directory(environ: Mapping[str, str], uid: int) -> Path:
@@ -75,6 +84,8 @@ class ClientRecord:
     name: str
     pid: int
     reason: str
+    since: float = 0.0  # wall clock
+    until: float | None = None  # None: it is one still
 
 
 @dataclass(slots=True)
@@ -86,7 +97,7 @@ class SessionRecord:
     ports: dict[Port, PortRecord] = field(default_factory=dict)
     alive: bool = False
     path: Path | None = None
-    clients: dict[int, ClientRecord] = field(default_factory=dict)  # by pid, of many the latest
+    clients: dict[int, ClientRecord] = field(default_factory=dict)  # that are now, by pid, latest
     io_uring: dict[int, str] = field(default_factory=dict)  # programs that use it, by pid
 
 
@@ -94,25 +105,32 @@ class Journal:
     """A session's own journal, open for appending. No method raises: a session goes on without
     its journal, says so once in the log, and then only its own end cleans up after it."""
 
-    def __init__(self, path: Path | None, fd: int | None) -> None:
+    def __init__(self, path: Path | None, fd: int | None, most: int = MOST) -> None:
         self._path = path
         self._fd = fd
         self._complained = False
-        self._clients = 0
         self._torn = False  # does the file end within a line?
+        self._size = 0  # bytes that were written to it
+        self._most = self._limit = most
+        # What stands now, line by line
+        self._header = b""
+        self._gateways: dict[str, bytes] = {"": b""}  # by location, the latest last
+        self._ports: dict[Port, tuple[str, bytes]] = {}  # with the gateway's location
+        self._clients: dict[int, bytes] = {}
+        self._io_uring: dict[int, bytes] = {}
+        # Gives another descriptor to the guard, which keeps that and the one before. False: not
+        # now.
+        self.hand_on: Callable[[int], bool] = lambda fd: True
 
     @classmethod
-    def create(cls, directory: Path, header: Header) -> "Journal":
-        """Make and lock the journal of a new session in the state folder ``directory``."""
+    def create(cls, directory: Path, header: Header, *, most: int = MOST) -> "Journal":
+        """Make and lock the journal of a new session in the state folder ``directory``. ``most``:
+        bytes, after which it is written anew."""
         path = directory / "sessions" / f"{header.session}.jsonl"
-        unlocked = path.with_suffix(".new")  # nobody reads it, nor takes its lock
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            journal = cls(path, os.open(unlocked, flags, 0o600))
-            assert journal._fd is not None
-            fcntl.flock(journal._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unlocked.rename(path)
+            journal = cls(path, _locked(unread(path)), most)
+            unread(path).rename(path)
         except OSError as error:
             log.warning(
                 "no journal (%s: %s): should natsup be killed, its ports stay on the router until"
@@ -121,7 +139,7 @@ class Journal:
                 error.strerror,
             )
             return cls(None, None)
-        journal._append({"natsup": VERSION, **asdict(header)})
+        journal._header = journal._append({"natsup": VERSION, **asdict(header)})
         return journal
 
     def fileno(self) -> int | None:
@@ -129,17 +147,24 @@ class Journal:
         return self._fd
 
     def gateway(self, record: GatewayRecord) -> None:
-        self._append({"gateway": asdict(record)})
+        self._gateways.pop(record.location, None)
+        self._gateways[record.location] = self._append({"gateway": asdict(record)})
+        self._compact()
 
     def client(self, record: ClientRecord, *, wall: float) -> None:
-        """A program was taken for a client."""
-        self._clients += 1
-        if self._clients <= 10 * _MOST_CLIENTS:
-            self._append({"client": asdict(record)}, wall)
+        """A program was taken for a client, or is one no more."""
+        self._clients.pop(record.pid, None)
+        line = self._append({"client": asdict(record)}, wall)
+        if record.until is None:
+            self._clients[record.pid] = line
+        while len(self._clients) > _MOST_CLIENTS:
+            del self._clients[next(iter(self._clients))]
+        self._compact()
 
     def io_uring(self, name: str, pid: int, *, wall: float) -> None:
         """A program uses io_uring, by which it can bind unseen."""
-        self._append({"io_uring": {"name": name, "pid": pid}}, wall)
+        self._io_uring[pid] = self._append({"io_uring": {"name": name, "pid": pid}}, wall)
+        self._compact()
 
     def note(self, note: Note, *, now: float, wall: float) -> None:
         """Write a ledger's note down; ``now`` and ``wall``: its clock, and the wall's."""
@@ -152,7 +177,11 @@ class Journal:
             "claims": note.claims,
             "exists": note.exists,
         }
-        self._append(record, wall)
+        line = self._append(record, wall)
+        self._ports.pop(note.port, None)
+        if note.state is not State.GONE:
+            self._ports[note.port] = (next(reversed(self._gateways)), line)
+        self._compact()
 
     def end(self, *, left: bool) -> None:
         """The session is over. Without anything left on the gateway the journal is over, too."""
@@ -165,25 +194,97 @@ class Journal:
             os.close(self._fd)
         self._fd = self._path = None
 
-    def _append(self, record: dict[str, Any], wall: float | None = None) -> None:
-        if self._fd is None:
+    def _compact(self) -> None:
+        """Write the journal anew if it has grown large."""
+        if self._fd is None or self._path is None or self._size <= self._limit:
             return
+        new = unread(self._path)
+        data = self._what_stands()
+        # Where it does not work, or does not help, it is not tried at every line.
+        self._limit = max(self._most, 2 * len(data), self._size + self._most // 2)
+        fd, handed = -1, False
+        try:
+            fd = _locked(new)
+            if os.write(fd, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            handed = self.hand_on(fd)
+            if not handed:
+                raise OSError(errno.EAGAIN, "the guard is busy")
+            new.rename(self._path)
+        except OSError as error:
+            log.info("the journal cannot be written anew: %s", error.strerror)
+            if fd >= 0:
+                os.close(fd)
+                with contextlib.suppress(OSError):
+                    new.unlink()
+            if handed:
+                self.hand_on(self._fd)  # the guard is to keep this one when there is a third
+            return
+        old, self._fd, self._size, self._torn = self._fd, fd, len(data), False
+        self._limit = max(self._most, 2 * len(data))
+        os.close(old)
+
+    def _what_stands(self) -> bytes:
+        """In the order that it has to be read in: a port is on the gateway that was named last."""
+        lines = [self._header]
+        latest = next(reversed(self._gateways))
+        for location, gateway in self._gateways.items():
+            ports = [line for where, line in self._ports.values() if where == location]
+            if ports or location == latest:
+                lines += [gateway, *ports]
+        lines += [*self._clients.values(), *self._io_uring.values()]
+        return b"".join(lines)
+
+    def _append(self, record: dict[str, Any], wall: float | None = None) -> bytes:
+        """Returns the line, with its end."""
+        if self._fd is None:
+            return b""
         stamp = round(time.time() if wall is None else wall, 3)
         text = json.dumps({"time": stamp, **record}, ensure_ascii=False)
         # What is no UTF-8 in a command line becomes an escape of JSON's: \udcff
-        line = b"\n" * self._torn + text.encode("utf-8", "backslashreplace") + b"\n"
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
+        whole = b"\n" * self._torn + line
         try:
-            self._torn = os.write(self._fd, line) < len(line)
+            written = os.write(self._fd, whole)
         except OSError as error:
             self._complain(error.strerror)
         else:
+            self._size += written
+            self._torn = written < len(whole)
             if self._torn:
                 self._complain("no space left")
+        return line
 
     def _complain(self, reason: str | None) -> None:
         if not self._complained:
             log.warning("the journal cannot be written: %s", reason)
         self._complained = True
+
+
+def unread(path: Path) -> Path:
+    """What a journal is called before it is locked: nobody reads it, nor takes its lock."""
+    return path.with_suffix(".new")
+
+
+def remove(path: Path) -> None:
+    """Remove a dead session's journal, and what it may have been about to write anew. Raises
+    OSError."""
+    path.unlink(missing_ok=True)
+    unread(path).unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> int:
+    """Make and lock a file of a session's own. Returns its descriptor; raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    return fd
 
 
 def replay(lines: Iterable[bytes]) -> SessionRecord | None:
@@ -239,30 +340,36 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
 
 
 def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:
-    client = ClientRecord(str(record["name"]), int(record["pid"]), str(record["reason"]))
-    session.clients.pop(client.pid, None)
-    session.clients[client.pid] = client
+    pid, since = int(record["pid"]), float(record.get("since", 0.0))
+    client = ClientRecord(str(record["name"]), pid, str(record["reason"]), since)
+    session.clients.pop(pid, None)
+    if record.get("until") is None:
+        session.clients[pid] = client
     if len(session.clients) > _MOST_CLIENTS:
         del session.clients[next(iter(session.clients))]
 
 
 def read(path: Path) -> SessionRecord | None:
     """The session in a file; None if it is gone or no journal. Alive: somebody holds its lock."""
-    try:
-        with path.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                alive = False
-            except BlockingIOError:
-                alive = True
-            except OSError:  # a file system without locks: better to wait than to remove
-                alive = True
-            session = replay(file)
-    except OSError:
-        return None
-    if session is not None:
-        session.alive, session.path = alive, path
-    return session
+    for _ in range(_TRIES):
+        try:
+            with path.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    alive = False
+                except BlockingIOError:
+                    alive = True
+                except OSError:  # a file system without locks: better to wait than to remove
+                    alive = True
+                if not alive and not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    continue  # it was written anew meanwhile
+                session = replay(file)
+        except OSError:
+            return None
+        if session is not None:
+            session.alive, session.path = alive, path
+        return session
+    return None
 
 
 def sessions(directory: Path) -> list[SessionRecord]:

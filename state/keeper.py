@@ -149,8 +149,9 @@ class Keeper:
         await self._lost.wait()
 
     async def answered(self) -> None:
-        """Wait until no call waits for the gateway."""
-        while any(wish._answer is None for waiting in self._wishes.values() for wish in waiting):
+        """Wait until no call waits for the gateway that waits now. Others may come all the time."""
+        waiting = [wish for wishes in self._wishes.values() for wish in wishes]
+        while any(wish._open and wish._answer is None for wish in waiting):
             await self._changed.wait()
 
     def compare(self) -> None:
@@ -227,7 +228,7 @@ class Keeper:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Note):
-                if effect.state in (State.GONE, State.RELEASING):
+                if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))

@@ -8,13 +8,16 @@ What a lease on a router means:
 * A mapping is made for a time and forgotten by the router after it, or, with some routers, never.
   It is renewed at half time, by our own clock: what routers report of it cannot be relied on.
 * A request without an answer may have been carried out. Until the gateway has been seen to hold
-  nothing, the mapping *exists* as far as the ledger goes, and is removed in the end.
+  nothing, the mapping *exists* as far as the ledger goes, and is removed in the end. While a
+  request is under way, and when it was not answered, nobody knows when the lease ends.
+* Without a gateway a lease ends all the same, and what it was for is lost.
 * One request at a time is under way for a port. What happens meanwhile is noted, and follows.
 * A mapping whose last socket has gone lingers: programs probe a port, close it, and bind it again
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
   mapping is looked for now and then, and what is missing is put back.
-* A table that is full has room again for one when one of ours is removed.
+* A table that is full has room again for one when one of ours is removed. One is offered it: the
+  one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
   request at a time finds out whether it does.
 """
@@ -35,6 +38,9 @@ class State(StrEnum):
     IGNORED = "ignored"  # the gateway will not; it is asked again
     RELEASING = "releasing"
     GONE = "gone"  # nothing is left: the entry is dropped
+
+
+LEASE_ENDED = "its lease ended while there was no router"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Note:
     port: Port
     state: State
     reason: str
-    expires: float | None  # on the ledger's clock; None: no lease, or no mapping
+    expires: float | None  # on the ledger's clock; None: no lease, not known, or no mapping
     claims: int
     exists: bool  # the gateway forwards it, or may
 
@@ -114,6 +120,7 @@ class Entry:
     failures: int = 0  # in a row
     losses: int = 0  # how often it was found missing since the last renewal
     full: bool = False  # it was refused, perhaps for want of room
+    refused_at: float = 0.0  # when it was refused last
     given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
@@ -123,9 +130,11 @@ class Entry:
 
     def note(self) -> Note:
         self.noted = self.state is not State.GONE
-        # From the moment a request leaves, what it asks for may be there.
-        exists = self.exists or self.under_way is _Request.ADD
-        return Note(self.port, self.state, self.reason, self.expires, len(self.claims), exists)
+        # From the moment a request leaves, what it asks for may be there, for as long as it asks.
+        adding = self.under_way is _Request.ADD
+        expires = None if adding else self.expires
+        exists = self.exists or adding
+        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists)
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -265,6 +274,7 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
+        entry.refused_at = now
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             pause = self.policy.slow_retry
@@ -274,7 +284,7 @@ class Ledger:
                 entry.exists, entry.expires = False, None
             pause = self.policy.slow_retry if outcome.slow else self.policy.retry
         else:
-            entry.state, entry.exists = State.PENDING, True
+            entry.state, entry.exists, entry.expires = State.PENDING, True, None
             pause = self.policy.recheck
         entry.due = now + self._backoff(self.policy.recheck if self._silent else pause, entry)
 
@@ -331,11 +341,17 @@ class Ledger:
         return [entry.note()]
 
     def _offer_room(self, now: float) -> None:
-        """What was refused for want of room is tried again at once."""
-        for entry in self._entries.values():
-            refused = entry.state is State.IGNORED and entry.full
-            if refused and entry.wanted and not entry.under_way:
-                entry.failures, entry.due = 0, now
+        """One that was refused for want of room is tried again at once."""
+        refused = [
+            entry
+            for entry in self._entries.values()
+            if entry.state is State.IGNORED and entry.full and entry.wanted
+            if not entry.under_way and entry.due is not None and entry.due > now
+        ]
+        if refused:
+            entry = min(refused, key=lambda one: one.refused_at)
+            entry.due = now
+            entry.failures = max(0, entry.failures - 1)  # this try is no mere retry
 
     def _heard(self, outcome: Outcome, now: float) -> None:
         """What an answer says of the gateway as such."""
@@ -379,7 +395,8 @@ class Ledger:
                 waited_for.append(entry.port)
             if entry.under_way or entry.state is State.MAPPED:
                 continue
-            if entry.wanted and (entry.state, entry.reason) != (State.IGNORED, reason):
+            told = entry.state is State.IGNORED and entry.reason in (reason, LEASE_ENDED)
+            if entry.wanted and not told:
                 entry.state, entry.reason, entry.due = State.IGNORED, reason, None
                 effects.append(entry.note())
         return waited_for, effects
@@ -402,7 +419,8 @@ class Ledger:
     def next_deadline(self) -> float | None:
         """When to call `tick` next; None: not before another event."""
         if not self._gateway:
-            return None
+            ends = [entry.expires for entry in self._leased() if entry.expires is not None]
+            return min(ends, default=None)
         due = [entry.due for entry in self._ready()]
         if not self._silent and any(entry.exists for entry in self._entries.values()):
             due.append(self._compare_at)
@@ -410,9 +428,9 @@ class Ledger:
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
-        effects: list[Effect] = []
         if not self._gateway:
-            return effects
+            return self._end_leases(now)
+        effects: list[Effect] = []
         for entry in self._ready():
             assert entry.due is not None
             if entry.due > now or (self._silent and effects):
@@ -426,6 +444,27 @@ class Ledger:
         if self._compare_at is not None and self._compare_at <= now and not self._silent:
             effects += self.compare(now)
         return effects
+
+    def _end_leases(self, now: float) -> list[Effect]:
+        """Without a gateway nothing is renewed."""
+        effects: list[Effect] = []
+        for entry in self._leased():
+            assert entry.expires is not None
+            if entry.expires > now:
+                continue
+            entry.exists, entry.expires = False, None
+            entry.confirmed, entry.check_at, entry.due = False, None, None
+            entry.reason = LEASE_ENDED
+            if entry.wanted:
+                entry.state = State.IGNORED
+                effects.append(entry.note())
+            else:
+                effects += self._drop(entry)
+        return effects
+
+    def _leased(self) -> list[Entry]:
+        entries = self._entries.values()
+        return [e for e in entries if e.exists and e.expires is not None and not e.under_way]
 
     def _ready(self) -> list[Entry]:
         """The entries that wait for their time; of a silent gateway, nothing is asked while
@@ -450,12 +489,11 @@ class Ledger:
 
     def _add(self, entry: Entry) -> list[Effect]:
         entry.under_way, entry.due = _Request.ADD, None
-        effects: list[Effect] = []
-        if not entry.exists:
-            if not entry.claims or not entry.noted:
-                entry.state = State.PENDING
-            effects.append(entry.note())
-        return [*effects, Add(entry.port, self.policy.lease)]
+        if entry.state is State.RELEASING:
+            entry.state, entry.reason = State.PENDING, ""
+        elif not entry.exists and (not entry.claims or not entry.noted):
+            entry.state = State.PENDING
+        return [entry.note(), Add(entry.port, self.policy.lease)]
 
     def _ask_in_vain(self, entry: Entry, now: float) -> list[Effect]:
         """A call wants a port of a gateway that does not answer: it is not waited for."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from natsup.state.journal import PortRecord, SessionRecord
+from natsup.state.journal import ClientRecord, PortRecord, SessionRecord
 from natsup.state.model import Port
 
 _NOTHING = (
@@ -46,8 +46,13 @@ def _session(record: SessionRecord) -> dict[str, Any]:
             for port, known in sorted(record.ports.items())
         ],
         "clients": [
-            {"program": client.name, "pid": client.pid, "reason": client.reason}
-            for client in record.clients.values()
+            {
+                "program": client.name,
+                "pid": client.pid,
+                "reason": client.reason,
+                "since": _iso(client.since),
+            }
+            for client in _clients(record)
         ],
         "io_uring": [{"program": name, "pid": pid} for pid, name in record.io_uring.items()],
     }
@@ -86,12 +91,20 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         lines.append("  " + "  ".join(cells).rstrip())
     if not rows:
         lines.append("  no ports")
-    for client in record.clients.values():
+    for client in _clients(record):
         name, why = printable(client.name), printable(client.reason)
-        lines.append(f"  {name} (pid {client.pid}): UDP ports passed: a client ({why})")
+        since = _clock(client.since, now, zone)
+        lines.append(
+            f"  {name} (pid {client.pid}): UDP ports passed since {since}: a client ({why})"
+        )
     for pid, name in record.io_uring.items():
         lines.append(f"  {printable(name)} (pid {pid}): uses io_uring: such binds are not seen")
     return "\n".join(lines)
+
+
+def _clients(record: SessionRecord) -> list[ClientRecord]:
+    """Those of a session that is dead are nobody's any more."""
+    return list(record.clients.values()) if record.alive else []
 
 
 def _row(

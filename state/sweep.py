@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import trio
+
 from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
-from natsup.state.journal import SessionRecord, sessions
+from natsup.state.journal import SessionRecord, remove, sessions
 from natsup.state.model import Port, Removal
 
 
@@ -77,7 +79,7 @@ def forget(dead: Iterable[SessionRecord], *, wall: float) -> list[SessionRecord]
         if any(k.exists and (k.expires is None or k.expires > wall) for k in known):
             others.append(record)
         elif record.path is not None:
-            record.path.unlink(missing_ok=True)
+            remove(record.path)
     return others
 
 
@@ -103,7 +105,9 @@ async def sweep(
         return report
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        records = sessions(directory)
+        # In a thread: journals may be large, and a bind() must not wait for them to be read. Should
+        # this task be cancelled, the thread does nothing that the lock is needed for.
+        records = await trio.to_thread.run_sync(sessions, directory, abandon_on_cancel=True)
     except BlockingIOError:
         report.left.append("another natsup is cleaning up just now")
         return report
@@ -149,7 +153,7 @@ async def _sweep_one(
     if not left:
         assert record.path is not None
         try:
-            record.path.unlink(missing_ok=True)
+            remove(record.path)
         except OSError as error:
             report.left.append(f"the journal {record.path} cannot be removed: {error.strerror}")
 

@@ -13,15 +13,15 @@ workers.
 Some programs are known by their names, and the user may name more, of either kind.
 """
 
-from collections import deque
-from collections.abc import Iterable
+import math
+from collections.abc import Hashable, Iterable
 
 BRIEF = 3.0
 WINDOW = 30.0
 SHORT_LIVED = 4
 BURST = 10.0
 CROWD = 8
-_MOST = 1024  # processes that are remembered without a look at which of them count still
+_MOST = 1024  # processes that are remembered
 
 # These ask the name system for a living, and would otherwise be learned at every start.
 RESOLVERS = frozenset({"unbound", "named", "dnsmasq", "pdns_recursor", "kresd", "systemd-resolve"})
@@ -52,7 +52,8 @@ class Clients:
         self._clients = frozenset(map(kept, clients))
         self._servers = frozenset(map(kept, servers))
         self._brief: dict[int, list[float]] = {}  # process: when its short-lived sockets ended
-        self._got: deque[tuple[float, int, int]] = deque()  # of late: when, which process and port
+        # Process: the ports that it got of late, and when. Who got one last comes last.
+        self._got: dict[int, dict[int, float]] = {}
 
     def by_name(self, name: str) -> str | None:
         """Why a program of this name is a client whatever it does; None if it may be a server."""
@@ -69,12 +70,14 @@ class Clients:
 
         Returns whether the process has become a client by that.
         """
-        while self._got and now - self._got[0][0] >= BURST:
-            self._got.popleft()
-        self._got.append((now, process, number))
-        if len({port for _, other, port in self._got if other == process}) < CROWD:
+        before = self._got.pop(process, {})
+        ports = {port: when for port, when in before.items() if now - when < BURST}
+        ports[number] = now
+        if len(ports) < CROWD:
+            self._got[process] = ports
+            if len(self._got) > _MOST:
+                del self._got[next(iter(self._got))]
             return False
-        self._got = deque(entry for entry in self._got if entry[1] != process)
         self._brief[process] = [now] * SHORT_LIVED
         return True
 
@@ -86,14 +89,15 @@ class Clients:
         if lived < BRIEF:
             self._brief.setdefault(process, []).append(now)
             if len(self._brief) > _MOST:
-                self._forget(now)
+                self._forget()
         return self.is_client(process, now)
 
-    def _forget(self, now: float) -> None:
-        """Forget processes that have been quiet; most of them are no more."""
-        for process, times in list(self._brief.items()):
-            if now - times[-1] >= WINDOW:
-                self._brief.pop(process, None)
+    def _forget(self) -> None:
+        """Forget processes that have been quiet the longest; most of them are no more. A quarter at
+        once, so that it need not be done for each."""
+        by_age = sorted(self._brief.items(), key=lambda entry: entry[1][-1])
+        for process, _ in by_age[: _MOST // 4]:
+            self._brief.pop(process, None)
 
     def is_client(self, process: int, now: float) -> bool:
         """Is this process a client at this time?"""
@@ -111,17 +115,25 @@ class Clients:
 
 
 class Once:
-    """Tells what is new among things that come again and again. Of many it forgets the oldest."""
+    """Tells what is new among things that come again and again, or come ``again`` after so many
+    seconds. Of many it forgets the oldest. Two threads may use it."""
 
-    def __init__(self, most: int = 1024) -> None:
+    def __init__(self, most: int = 1024, again: float = math.inf) -> None:
         self._most = most
-        self._seen: dict[tuple[int, str], None] = {}
+        self._again = again
+        self._seen: dict[Hashable, float] = {}
 
-    def first(self, process: int, name: str) -> bool:
-        """Is it new? By its name, too: the numbers of processes are used again."""
-        if (process, name) in self._seen:
+    def first(self, thing: Hashable, now: float = 0.0) -> bool:
+        """Is it new?"""
+        before = self._seen.get(thing)
+        if before is not None and now - before < self._again:
             return False
-        self._seen[process, name] = None
+        self._seen[thing] = now
         if len(self._seen) > self._most:
-            del self._seen[next(iter(self._seen))]
+            for old in list(self._seen)[: self._most // 4 + 1]:
+                self._seen.pop(old, None)
         return True
+
+    def forget(self, thing: Hashable) -> None:
+        """It has ceased: should it come again, it is new."""
+        self._seen.pop(thing, None)

@@ -124,6 +124,10 @@ class _Guard:
         word, value, fd = handover.receive(self._control)
         if word == handover.KEEP and fd is not None:
             self._kept.append(fd)
+            # Another journal takes the place of the last one, but only once the guard has it: until
+            # there is yet another, both count.
+            while len(self._kept) > 2:
+                os.close(self._kept.pop(0))
         elif word == handover.DONE:
             self._done = True
         elif word == handover.STATUS:

@@ -21,7 +21,8 @@ RECEIVED = b"received"
 # From the supervisor to the guard
 PROGRAM = b"program"  # with the pid, and a pidfd of the program's first process
 STATUS = b"status"  # with a wait status of that process (as parent only): not SIGSTOP's
-KEEP = b"keep"  # with a descriptor that must outlive the supervisor: the journal, which is locked
+KEEP = b"keep"  # with a descriptor that must outlive the supervisor, as the one before it: the
+# journal, which is locked
 DONE = b"done"  # nothing is left to guard
 
 # From the guard to the supervisor

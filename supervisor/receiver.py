@@ -120,7 +120,7 @@ class Receiver:
         self.clients = clients
         # Clients that were known by their names, for the session to tell of: process, name, why
         self.known: deque[tuple[int, str, str]] = deque(maxlen=_MOST_KNOWN)
-        self._once = Once()
+        self.known_once = Once()  # with the name, too: the numbers of processes are used again
         # Programs that were seen to use io_uring, for the session to tell of: process, name
         self.rings: deque[tuple[int, str]] = deque()
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -314,7 +314,7 @@ class Receiver:
     def _is_client(self, process: int, name: str) -> bool:
         reason = self.clients.by_name(name)
         if reason is not None:
-            if self._once.first(process, name):
+            if self.known_once.first((process, name)):
                 self.known.append((process, name, reason))
                 os.eventfd_write(self.wake, 1)
             return True

@@ -15,13 +15,13 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 import trio
 
-from natsup.state.happenings import Caller, Event, What
+from natsup.state.happenings import AGAIN, Caller, Event, What
 from natsup.state.history import History
 from natsup.state.journal import ClientRecord, Header, Journal, default_directory
 from natsup.state.keeper import Keeper, Wish
@@ -52,6 +52,8 @@ log = logging.getLogger("natsup.session")
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 _LOOK_AT_CALLER_SECONDS = 0.05
+_LOOK_AT_CLIENTS_SECONDS = 5.0
+_MOST_CLIENTS = 1024  # that are written down at a time
 _EPHEMERAL_TRIES = 8
 
 
@@ -166,11 +168,14 @@ class Session:
         self._child_ended = trio.Event()
         # UDP sockets by cookie: whose they are and since when, to tell clients from servers
         self._udp: dict[int, tuple[int, str, float]] = {}
-        self._clients = Once()
+        self._clients: dict[int, ClientRecord] = {}  # that are clients now, as far as is known
+        self._client_came = trio.Event()
+        self._said = Once(again=AGAIN)
 
     async def run(self) -> None:
         if self._journal.fileno() is not None:
             self._tell_guard(handover.KEEP, fd=self._journal.fileno())
+            self._journal.hand_on = lambda fd: self._tell_guard(handover.KEEP, fd=fd)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
@@ -204,6 +209,7 @@ class Session:
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
             nursery.start_soon(self._hear_guard)
+            nursery.start_soon(self._watch_clients)
             if self._endings is not None:
                 nursery.start_soon(self._watch_endings, self._endings)
             if self._child is not None:
@@ -393,6 +399,7 @@ class Session:
         if port.protocol is Protocol.UDP and not self._receiver.clients.serves(call.name):
             now = time.monotonic()
             self._udp[watched.cookie] = (call.process, call.name, now)
+            self._look_at_client(call.process)
             if self._receiver.clients.got(call.process, port.number, now):
                 self._tell_of_client(call.process, call.name, MANY_AT_ONCE)
 
@@ -508,12 +515,43 @@ class Session:
         self._journal.io_uring(name, process, wall=time.time())
 
     def _tell_of_client(self, process: int, name: str, reason: str) -> None:
-        """Once for each: it is one for as long as it goes on like that."""
-        if not self._clients.first(process, name):
+        """Once for each: it is one for as long as it goes on like that. Log and history tell of all
+        with its name, like the children of a shell script, by the first of them."""
+        known = self._clients.get(process)
+        if known is not None and known.name == name:
             return
-        log.info("%s (pid %d): a client (%s), its UDP ports are passed", name, process, reason)
-        self._journal.client(ClientRecord(name, process, reason), wall=time.time())
-        self._history.add(Event(What.CLIENT, None, Caller(name, process), reason))
+        if len(self._clients) < _MOST_CLIENTS:
+            wall = time.time()
+            record = self._clients[process] = ClientRecord(name, process, reason, since=wall)
+            self._journal.client(record, wall=wall)
+            self._client_came.set()
+        if self._said.first((name, reason), time.monotonic()):
+            log.info("%s (pid %d): a client (%s), its UDP ports are passed", name, process, reason)
+            self._history.add(Event(What.CLIENT, None, Caller(name, process), reason))
+
+    async def _watch_clients(self) -> None:
+        while True:
+            await self._client_came.wait()
+            await trio.sleep(_LOOK_AT_CLIENTS_SECONDS)
+            for process in list(self._clients):
+                self._look_at_client(process)
+            if not self._clients:
+                self._client_came = trio.Event()
+
+    def _look_at_client(self, process: int) -> None:
+        """Has it been quiet, or ended? Then it is shown as a client no more."""
+        record = self._clients.get(process)
+        if record is None:
+            return
+        clients = self._receiver.clients
+        if _lives(process) and (
+            clients.by_name(record.name) is not None or clients.is_client(process, time.monotonic())
+        ):
+            return
+        del self._clients[process]
+        self._receiver.known_once.forget((process, record.name))
+        wall = time.time()
+        self._journal.client(replace(record, until=wall), wall=wall)
 
     # --- guard and child ---
 
@@ -528,11 +566,14 @@ class Session:
                 log.warning("the guard has gone: should this process die, so do further binds")
                 return
 
-    def _tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> None:
+    def _tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> bool:
+        """False: it lives and does not listen, and may be told later."""
         try:
             handover.send(self._control, word, value, fd)
         except OSError as error:
             log.debug("the guard cannot be told %s: %s", word.decode(), error.strerror)
+            return isinstance(error, (BrokenPipeError, ConnectionResetError))
+        return True
 
     async def _reap(self, child: int) -> None:
         """As the subreaper of the program's tree: nobody stays a zombie, the guard is told."""
@@ -577,3 +618,13 @@ class Session:
         do_exit(), kernel/exit.c, of Linux 6.11."""
         if self._child is not None:
             await self._child_ended.wait()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

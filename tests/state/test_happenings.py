@@ -1,7 +1,7 @@
 """What is told of a session's ports, by the ledger itself and what a gateway answers it."""
 
 from natsup.state.happenings import AGAIN, Caller, Event, Teller, What
-from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove
+from natsup.state.ledger import LEASE_ENDED, Add, Check, Effect, Ledger, Note, Remove
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 7000)
@@ -147,6 +147,72 @@ def test_lost_for_good_is_told_of_once() -> None:
         told.add(FULL)
         assert isinstance(told.tick(), Add)
     assert told.what() == ["mapped", "lost", "ignored"]
+
+
+SILENT = Unknown("the router did not answer in time", silent=True)
+UNREACHABLE = Ignored("the router cannot be reached", silent=True)
+
+
+def renewal(told: Told) -> None:
+    """Go on to the next renewal, or the next try of it."""
+    while not isinstance(told.tick(), Add):
+        told.take(told.ledger.checked(PORT, Mapped(0), told.now))
+
+
+def test_a_renewal_that_fails_is_told_of_once_and_so_is_its_end() -> None:
+    told = Told()
+    told.bind()
+    for outcome in (SILENT, UNREACHABLE, SILENT, Mapped(3600)):
+        renewal(told)
+        told.add(outcome)
+    assert told.events[1:] == [
+        Event(What.NOT_RENEWED, PORT, CALLER, "the router did not answer in time"),
+        Event(What.MAPPED, PORT, CALLER, "renewed after all", lease=3600),
+    ]
+
+
+def test_what_is_lost_while_it_is_not_renewed_is_told_and_put_back() -> None:
+    told = Told()
+    told.bind()
+    while told.now < 3600:
+        renewal(told)
+        told.add(UNREACHABLE)
+    told.take(told.ledger.gateway_found(told.now))
+    told.add(Mapped(3600))
+    assert told.what() == ["mapped", "not renewed", "lost", "put back"]
+
+
+def test_reasons_that_alternate_are_told_of_once_each() -> None:
+    told = Told()
+    told.bind(FULL)
+    for number in range(20):
+        assert isinstance(told.tick(), Add)
+        told.add(Ignored(("no route to host", "connection refused")[number % 2], silent=True))
+    assert told.what() == ["ignored"] * 3
+
+
+def test_reasons_that_are_new_each_time_are_not_told_for_ever() -> None:
+    told = Told()
+    told.bind(FULL)
+    for number in range(50):
+        assert isinstance(told.tick(), Add)
+        told.add(Ignored(f"error {number}"))
+    assert told.what() == ["ignored"] * 8
+
+
+def test_a_lease_that_ends_without_a_router_is_a_loss() -> None:
+    told = Told()
+    told.bind()
+    told.take(told.ledger.gateway_missing("no router answered")[1])
+    deadline = told.ledger.next_deadline()
+    assert deadline == 3600
+    told.now = deadline
+    told.take(told.ledger.tick(told.now))
+    told.take(told.ledger.gateway_missing("no router answered")[1])
+    assert told.events[1:] == [Event(What.LOST, PORT, CALLER, LEASE_ENDED)]
+    told.take(told.ledger.gateway_found(told.now))
+    told.add(Mapped(0))
+    assert told.what() == ["mapped", "lost", "put back"]
 
 
 def test_lost_to_another_host() -> None:

@@ -62,18 +62,21 @@ class HappeningsMachine(LedgerMachine):
             entry = self.ledger.entry(port)
             last = told[-1].what if told else None
             if entry is None:
-                assert last not in FORWARDED
+                assert last not in (*FORWARDED, What.NOT_RENEWED)
             elif entry.state is State.MAPPED and entry.claims:
                 assert last in FORWARDED
             elif entry.state in (State.IGNORED, State.CONFLICT) and entry.claims:
-                assert last in (What.IGNORED, What.CONFLICT, What.LOST, What.NOT_REMOVED)
+                if last is What.NOT_RENEWED:
+                    assert entry.exists
+                else:
+                    assert last in (What.IGNORED, What.CONFLICT, What.LOST, What.NOT_REMOVED)
 
     @invariant()
     def nothing_is_told_twice(self) -> None:
         for told in self.ledger.told.values():
             for before, after in pairwise(told):
                 assert not (before.what in FORWARDED and after.what in FORWARDED)
-                if before.what in (What.LOST, What.CONFLICT):
+                if before.what in (What.LOST, What.CONFLICT, What.NOT_RENEWED):
                     assert after.what is not before.what
 
     @invariant()

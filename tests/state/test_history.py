@@ -8,7 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -248,6 +250,80 @@ async def test_a_session_writes_who_and_what(tmp_path: Path, nursery: trio.Nurse
     mine.add(MAPPED)
     await mine.close(5)
     assert list(read(tmp_path) or ()) == [ENTRY, numbered(7), ENTRY]
+
+
+ROUTER = Event(What.ROUTER, reason="its external address", external_address="11.22.33.1")
+REFUSED = Event(What.REFUSED, PORT, Caller("server", 12), "held by 192.168.77.3")
+
+
+async def written(folder: Path, *events: tuple[float, Event]) -> list[Event]:
+    """What stands in the history after each of the events has come from a session of its own, at
+    its time."""
+    for number, (when, event) in enumerate(events):
+        async with trio.open_nursery() as nursery:
+            mine = History(folder, f"s-{number}", ["x"], wall=partial(float, when))
+            nursery.start_soon(mine.run)
+            mine.add(event)
+            await mine.close(5)
+            nursery.cancel_scope.cancel()
+    return [entry.event for entry in read(folder) or ()]
+
+
+async def test_the_routers_address_is_told_when_it_is_another(tmp_path: Path) -> None:
+    other = replace(ROUTER, external_address="11.22.33.2")
+    events = [ROUTER, ROUTER, MAPPED, ROUTER, other, other, ROUTER]
+    times = [float(10000 * number) for number in range(len(events))]
+    found = await written(tmp_path, *zip(times, events, strict=True))
+    assert found == [ROUTER, MAPPED, other, ROUTER]
+
+
+async def test_a_service_that_is_refused_at_every_start_is_told_of_once_an_hour(
+    tmp_path: Path,
+) -> None:
+    starts = [replace(REFUSED, caller=Caller("server", pid)) for pid in range(100, 220)]
+    found = await written(tmp_path, *((60.0 * n, event) for n, event in enumerate(starts)))
+    assert found == [starts[0], starts[60]]
+
+
+@pytest.mark.parametrize(
+    "another",
+    [
+        replace(REFUSED, caller=Caller("other", 12)),
+        replace(REFUSED, reason="held by 192.168.77.4"),
+        replace(REFUSED, what=What.CONFLICT),
+        replace(REFUSED, port=Port(Protocol.UDP, 6881)),
+        replace(REFUSED, port=Port(Protocol.TCP, 688)),
+    ],
+)
+async def test_what_is_different_is_told(tmp_path: Path, another: Event) -> None:
+    assert await written(tmp_path, (0.0, REFUSED), (1.0, another)) == [REFUSED, another]
+
+
+async def test_what_happens_again_after_something_else_is_told(tmp_path: Path) -> None:
+    events = [REFUSED, MAPPED, REFUSED, MAPPED, MAPPED]
+    assert await written(tmp_path, *((0.0, event) for event in events)) == events
+
+
+async def test_what_is_added_at_once_is_compared_too(tmp_path: Path, nursery: trio.Nursery) -> None:
+    mine = History(tmp_path, "s", ["x"])
+    for event in (MAPPED, ROUTER, ROUTER, REFUSED, REFUSED, MAPPED):
+        mine.add(event)
+    nursery.start_soon(mine.run)
+    await mine.close(5)
+    found = [entry.event for entry in read(tmp_path) or ()]
+    assert found == [MAPPED, ROUTER, REFUSED, MAPPED]
+
+
+async def test_a_session_does_not_fill_the_history(tmp_path: Path, nursery: trio.Nursery) -> None:
+    now = 0.0
+    mine = History(tmp_path, "s", ["x"], wall=lambda: now, an_hour=10)
+    nursery.start_soon(mine.run)
+    for second in range(3601):
+        now = float(second)
+        mine.add(MAPPED)
+    await mine.close(5)
+    found = [entry.event.what for entry in read(tmp_path) or ()]
+    assert found == [*[What.MAPPED] * 10, What.LEFT_OUT, What.MAPPED]
 
 
 async def test_what_cannot_be_written_is_logged_once(

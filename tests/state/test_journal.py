@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from natsup.state.journal import (
     Journal,
     default_directory,
     read,
+    remove,
     replay,
     sessions,
+    unread,
 )
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port, Protocol
@@ -127,13 +130,28 @@ def test_who_uses_io_uring_is_read(tmp_path: Path) -> None:
 
 def test_clients_are_read_once_a_process_and_not_all_of_them(tmp_path: Path) -> None:
     journal = written(tmp_path)
-    for number in range(5000):
+    for number in range(1000):
         journal.client(ClientRecord("x", 1 + number % 900, "because"), wall=0.0)
     (session,) = sessions(tmp_path)
     assert list(session.clients) == list(range(1, 101))
     assert session.clients[7] == ClientRecord("x", 7, "because")
+
+
+def test_a_client_that_is_one_no_more_is_forgotten(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=1000)
+    client = ClientRecord("x", 7, "because", since=5.0)
+    for number in range(20):
+        other = ClientRecord("y", 8 + number, "because", since=6.0)
+        journal.client(other, wall=6.0)
+        journal.client(replace(other, until=9.0), wall=9.0)
+        journal.client(client, wall=5.0)
+        (session,) = sessions(tmp_path)
+        assert session.clients == {7: client}
+        journal.client(replace(client, until=9.0), wall=9.0)
+        assert sessions(tmp_path)[0].clients == {}
     assert session.path is not None
-    assert len(session.path.read_bytes().splitlines()) < 1010
+    assert session.path.stat().st_size < 1500
+    journal.end(left=False)
 
 
 @pytest.mark.parametrize("record", [b"7", b"{}", b'{"name": "x", "pid": null, "reason": ""}'])
@@ -211,6 +229,123 @@ def test_a_new_journal_is_there_with_its_lock(
     assert seen == []  # not there yet
     assert [session.alive for session in sessions(tmp_path)] == [True]
     journal.end(left=False)
+    assert list((tmp_path / "sessions").iterdir()) == []
+
+
+class Handing:
+    """A guard that takes a journal's descriptors, or does not."""
+
+    def __init__(self, answer: bool) -> None:
+        self.answer = answer
+        self.fds: list[int] = []
+
+    def __call__(self, fd: int) -> bool:
+        self.fds.append(fd)
+        return self.answer
+
+
+ROUTERS = [GATEWAY, GatewayRecord("upnp", "http://192.168.88.1/y", "192.168.88.2", None)]
+
+
+def busy(journal: Journal, rounds: int) -> None:
+    """Ports come and go, on one router and then on another; of each some stay."""
+    for router in ROUTERS:
+        for number in range(rounds):
+            port = Port(Protocol.UDP, 7000 + number % 900 + 1000 * ROUTERS.index(router))
+            if not number:
+                journal.gateway(router)
+            journal.note(note(port=port), now=0.0, wall=float(number))
+            if number % 100:
+                journal.note(note(State.GONE, port=port), now=0.0, wall=float(number))
+        journal.client(ClientRecord("x", 7, "because"), wall=0.0)
+        journal.io_uring("node", 8, wall=0.0)
+
+
+def test_it_is_written_anew_when_it_has_grown_large(tmp_path: Path) -> None:
+    whole = Journal.create(tmp_path / "whole", HEADER)
+    small = Journal.create(tmp_path / "small", HEADER, most=10000)
+    for journal in (whole, small):
+        journal.note(note(), now=0.0, wall=0.0)  # before there is any gateway
+        busy(journal, 500)
+    (expected,), (found,) = sessions(tmp_path / "whole"), sessions(tmp_path / "small")
+    assert expected.path is not None
+    assert found.path is not None
+    assert expected.path.stat().st_size > 100000
+    assert found.path.stat().st_size < 11000
+    assert found.alive
+    assert len(found.ports) == 11
+    assert {record.location for record in found.ports.values()} == {
+        "",
+        *(router.location for router in ROUTERS),
+    }
+    found.path = expected.path
+    assert found == expected
+    assert [path.name for path in (tmp_path / "small/sessions").iterdir()] == ["4f2a-1.jsonl"]
+    for journal in (whole, small):
+        journal.end(left=False)
+
+
+def test_what_stands_may_be_large_itself(tmp_path: Path) -> None:
+    """It is not written anew at every line, then."""
+    handed = Handing(True)
+    journal = Journal.create(tmp_path, HEADER, most=1000)
+    journal.hand_on = handed
+    for number in range(1, 1001):
+        journal.note(note(port=Port(Protocol.UDP, number)), now=0.0, wall=0.0)
+    assert 0 < len(handed.fds) < 12
+    assert len(sessions(tmp_path)[0].ports) == 1000
+    journal.end(left=False)
+
+
+def test_who_has_opened_the_old_file_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=1000)
+    lock, numbers = fcntl.flock, iter(range(1, 100))
+
+    def late(file: object, operation: int) -> None:
+        """Between the reader's open() and his try at the lock."""
+        monkeypatch.undo()
+        before = journal.fileno()
+        while journal.fileno() == before:
+            journal.note(note(port=Port(Protocol.UDP, next(numbers))), now=0.0, wall=0.0)
+        monkeypatch.setattr(fcntl, "flock", lock)
+        lock(file, operation)  # type: ignore[arg-type]
+
+    journal.note(note(), now=0.0, wall=0.0)
+    monkeypatch.setattr(fcntl, "flock", late)
+    (session,) = sessions(tmp_path)
+    assert session.alive
+    assert len(session.ports) > 1
+    journal.end(left=False)
+
+
+def test_where_it_cannot_be_written_anew_it_goes_on(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=1000)
+    tries = Handing(False)  # a guard that is stopped
+    journal.hand_on = tries
+    fileno = journal.fileno()
+    for number in range(100):
+        journal.note(note(), now=0.0, wall=float(number))
+    assert journal.fileno() == fileno
+    assert 1 < len(tries.fds) < 50
+    (session,) = sessions(tmp_path)
+    assert session.alive
+    assert [path.suffix for path in (tmp_path / "sessions").iterdir()] == [".jsonl"]
+    journal.hand_on = lambda fd: True
+    for number in range(10):
+        journal.note(note(), now=0.0, wall=float(number))
+    assert session.path is not None
+    assert session.path.stat().st_size < 2500
+    journal.end(left=False)
+
+
+def test_a_crash_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    written(tmp_path).end(left=True)
+    (session,) = sessions(tmp_path)
+    assert session.path is not None
+    unread(session.path).touch()
+    remove(session.path)
     assert list((tmp_path / "sessions").iterdir()) == []
 
 

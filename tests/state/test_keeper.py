@@ -223,6 +223,27 @@ async def test_what_can_wait_waits_for_the_calls(autojump_clock: MockClock, keep
         await keeper.answered()  # a call that has its answer is not waited for
 
 
+async def test_calls_that_come_without_pause_hold_up_nothing_else(
+    autojump_clock: MockClock, keeper: Keeper, nursery: trio.Nursery
+) -> None:
+    keeper.gateway_found(Router(delay=0.2))
+
+    async def bind(number: int) -> None:
+        with keeper.wish(Port(Protocol.TCP, number)) as wish:
+            await wish.outcome(0.5)
+            wish.claim(number)
+
+    async def bind_without_pause() -> None:
+        for number in range(7000, 7100):
+            nursery.start_soon(bind, number)
+            await trio.sleep(0.1)
+
+    nursery.start_soon(bind_without_pause)
+    await trio.sleep(1)
+    with trio.fail_after(1):
+        await keeper.answered()
+
+
 async def test_many_wishes_are_one_request(autojump_clock: MockClock, keeper: Keeper) -> None:
     router = Router(delay=0.1)
     keeper.gateway_found(router)

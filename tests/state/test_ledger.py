@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from natsup.state.ledger import Add, Check, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import LEASE_ENDED, Add, Check, Ledger, Note, Policy, Remove, State
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 6881)
@@ -47,7 +47,10 @@ def test_it_is_renewed_at_half_time(ledger: Ledger) -> None:
     mapped(ledger, 3600)
     assert ledger.next_deadline() == 1800.0
     assert ledger.tick(1799.9) == []
-    assert ledger.tick(1800.0) == [Add(PORT, 3600)]  # it is written down already
+    assert ledger.tick(1800.0) == [
+        Note(PORT, State.MAPPED, "", None, 1, exists=True),  # for how long is not known now
+        Add(PORT, 3600),
+    ]
     assert ledger.next_deadline() is None
     ledger.added(PORT, Mapped(3600), 1800.0)
     assert ledger.next_deadline() == 3600.0
@@ -158,6 +161,70 @@ def test_what_may_exist_is_removed_in_the_end(ledger: Ledger) -> None:
     ledger.added(PORT, Unknown("no answer"), 10.0)
     ledger.release(1, 11.0)
     assert ledger.tick(11.25)[-1] == Remove(PORT)
+
+
+UNREACHABLE = Ignored("the router cannot be reached", silent=True)
+
+
+def test_a_renewal_without_an_answer_may_have_been_carried_out(ledger: Ledger) -> None:
+    """The lease of an hour would have ended at 3600; the router may hold it until 5410."""
+    mapped(ledger)
+    ledger.tick(1800.0)
+    (note,) = ledger.added(PORT, Unknown("no answer", silent=True), 1810.0)
+    assert isinstance(note, Note)
+    assert (note.expires, note.exists) == (None, True)
+    while True:
+        now = ledger.next_deadline()
+        assert now is not None
+        if now > 4500.0:
+            break
+        assert Add(PORT, 3600) in ledger.tick(now)
+        ledger.added(PORT, UNREACHABLE, now)
+    assert requests(ledger.release(1, 4500.0)) == []
+    assert ledger.tick(4500.25)[-1] == Remove(PORT)
+
+
+def test_a_renewal_that_was_not_sent_prolongs_nothing(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.tick(1800.0)
+    (note,) = ledger.added(PORT, UNREACHABLE, 1810.0)
+    assert isinstance(note, Note)
+    assert (note.expires, note.exists) == (3600.0, True)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_lease_ends_without_a_gateway_too(ledger: Ledger, wanted: bool) -> None:
+    mapped(ledger)
+    ledger.gateway_missing("no router")
+    if not wanted:
+        ledger.release(1, 20.0)
+    assert ledger.next_deadline() == 3600.0
+    assert ledger.tick(3599.0) == []
+    state, claims = (State.IGNORED, 1) if wanted else (State.GONE, 0)
+    assert ledger.tick(3600.0) == [Note(PORT, state, LEASE_ENDED, None, claims, exists=False)]
+    assert ledger.next_deadline() is None
+    assert ledger.gateway_missing("no router still") == ([], [])  # it says why, already
+    assert requests(ledger.gateway_found(3700.0)) == ([Add(PORT, 3600)] if wanted else [])
+
+
+def test_a_lease_that_may_be_longer_does_not_end_by_itself(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.tick(1800.0)
+    ledger.added(PORT, Unknown("no answer"), 1810.0)
+    ledger.gateway_missing("no router")
+    assert ledger.next_deadline() is None
+    assert ledger.tick(9000.0) == []
+    assert not ledger.empty
+
+
+def test_a_removal_that_fails_and_is_wanted_again_is_no_release(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.release(1, 1.0)
+    ledger.tick(1.25)
+    ledger.ask(PORT, 1.3)
+    note, request = ledger.removed(PORT, Removal.FAILED, 1.4)
+    assert note == Note(PORT, State.PENDING, "", None, 0, exists=True)
+    assert request == Add(PORT, 3600)
 
 
 def test_a_failed_removal_is_tried_some_times(ledger: Ledger) -> None:
@@ -328,7 +395,7 @@ def test_a_shorter_lease_than_asked_for_is_renewed_in_time(careful: Ledger) -> N
     careful.tick(300.0)
     careful.checked(PORT, Mapped(60), 300.0)
     assert careful.next_deadline() == 330.0
-    assert careful.tick(330.0) == [Add(PORT, 3600)]
+    assert requests(careful.tick(330.0)) == [Add(PORT, 3600)]
 
 
 def test_a_lease_of_a_second_is_not_renewed_all_the_time(careful: Ledger) -> None:
@@ -435,6 +502,7 @@ def test_a_socket_that_ends_during_the_look_is_not_forgotten() -> None:
 
 
 OTHER, THIRD = Port(Protocol.UDP, 7000), Port(Protocol.UDP, 7001)
+FOURTH = Port(Protocol.UDP, 7002)
 FULL = Ignored("full", full=True)
 
 
@@ -450,17 +518,86 @@ def removed(ledger: Ledger, removal: Removal, now: float) -> None:
     ledger.removed(PORT, removal, now + 0.3)
 
 
-def test_a_removal_makes_room(ledger: Ledger) -> None:
+def test_a_removal_makes_room_for_one(ledger: Ledger) -> None:
     mapped(ledger)
     refused(ledger, OTHER, FULL, 2)
     refused(ledger, THIRD, FULL, 3)
     assert ledger.next_deadline() == 30
     removed(ledger, Removal.GONE, 10.0)
     assert ledger.next_deadline() == 10.3
-    assert requests(ledger.tick(10.3)) == [Add(OTHER, 3600), Add(THIRD, 3600)]
-    ledger.added(OTHER, Mapped(3600), 10.4)
-    ledger.added(THIRD, FULL, 10.4)
+    assert requests(ledger.tick(10.3)) == [Add(OTHER, 3600)]
+    ledger.added(OTHER, FULL, 10.4)
+    assert ledger.tick(29.9) == []  # nobody else is offered what was not there
+    assert requests(ledger.tick(30.0)) == [Add(THIRD, 3600)]
+    ledger.added(THIRD, FULL, 30.0)
     assert ledger.next_deadline() == 40.4  # not ever later, for a try that was no mere retry
+
+
+def test_room_goes_to_one_after_the_other(ledger: Ledger) -> None:
+    """What the router refuses for a reason of its own does not keep the room from the rest."""
+    refused(ledger, OTHER, FULL, 2)
+    refused(ledger, THIRD, FULL, 3)
+    offered = []
+    for now in (1.0, 2.0, 3.0, 4.0):
+        mapped(ledger, now=now)
+        removed(ledger, Removal.GONE, now)
+        (request,) = requests(ledger.tick(now + 0.3))
+        assert isinstance(request, Add)
+        offered.append(request.port)
+        ledger.added(request.port, FULL, now + 0.3)
+    assert offered == [OTHER, THIRD, OTHER, THIRD]
+
+
+def test_two_removals_make_room_for_two(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.ask(FOURTH, 0.0)
+    ledger.added(FOURTH, Mapped(3600), 0.0)
+    ledger.claim(FOURTH, 4, 0.0)
+    refused(ledger, OTHER, FULL, 2)
+    refused(ledger, THIRD, FULL, 3)
+    ledger.release(1, 1.0)
+    ledger.release(4, 1.0)
+    assert requests(ledger.tick(1.25)) == [Remove(PORT), Remove(FOURTH)]
+    ledger.removed(PORT, Removal.GONE, 1.3)
+    ledger.removed(FOURTH, Removal.GONE, 1.3)
+    assert requests(ledger.tick(1.3)) == [Add(OTHER, 3600), Add(THIRD, 3600)]
+
+
+def test_a_full_router_is_not_flooded(ledger: Ledger) -> None:
+    """60 ports, room for ten of them, and one that is closed and bound again each second."""
+    room, there, tries, now = 10, set[Port](), 0, 0.0
+
+    def carry_out(effects: Sequence[object]) -> None:
+        nonlocal tries
+        for request in requests(effects):
+            if isinstance(request, Remove):
+                there.discard(request.port)
+                carry_out(ledger.removed(request.port, Removal.GONE, now))
+                continue
+            assert isinstance(request, Add)
+            tries += 1
+            if len(there) < room or request.port in there:
+                there.add(request.port)
+            outcome = Mapped(3600) if request.port in there else FULL
+            carry_out(ledger.added(request.port, outcome, now))
+
+    def bind(port: Port, holder: int) -> None:
+        carry_out(ledger.ask(port, now)[1])
+        carry_out(ledger.claim(port, holder, now))
+
+    for number in range(60):
+        bind(Port(Protocol.TCP, 7000 + number), number)
+    for second in range(1, 61):
+        before, now = tries, float(second)
+        holder, port = next((h, p) for h, p in ledger.claims.items() if p in there)
+        carry_out(ledger.release(holder, now))
+        while (due := ledger.next_deadline()) is not None and due <= second + 0.9:
+            now = max(now, due)
+            carry_out(ledger.tick(now))
+        bind(port, holder)
+        if second not in (30, 31):  # when those that were refused at the start are tried again
+            assert tries - before <= 4
+    assert len(there) == room
 
 
 @pytest.mark.parametrize("removal", [Removal.NOT_OURS, Removal.HANDED_OVER, Removal.FAILED])

@@ -28,6 +28,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.next_claim = 1
         self.connected = False
         self.promised: dict[Port, float] = {}  # until when, by the router's last word
+        self.until: dict[Port, float] = {}  # until when it forwards a port, said or not
 
     def carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -38,6 +39,8 @@ class LedgerMachine(RuleBasedStateMachine):
             noted = self.written.get(effect.port)
             assert noted is not None, "a request without a note"
             assert noted.exists, "a request that its note does not announce"
+            if isinstance(effect, Add):
+                assert noted.expires is None, "the lease may be prolonged any moment"
             if isinstance(effect, Remove):
                 assert effect.port not in self.claims.values(), "a claimed port removed"
                 assert effect.port not in self.asks, "a wanted port removed"
@@ -108,6 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
         elif silent:
             if data.draw(st.booleans()):
                 self.forwarded.add(request.port)
+                self.until[request.port] = self.now + data.draw(st.sampled_from([3600, 10**9]))
             outcome = silence
         elif request.port not in self.forwarded and data.draw(st.booleans()):
             outcome = Ignored(
@@ -117,6 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.forwarded.add(request.port)
             outcome = Mapped(data.draw(st.sampled_from([0, 60, 3600])))
             self.promised[request.port] = self.now + (outcome.lease or 10**9)
+            self.until[request.port] = self.promised[request.port]
         self.carry_out(self.ledger.added(request.port, outcome, self.now))
 
     def truth(self, port: Port) -> Outcome:
@@ -159,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pause=seconds)
     def time_passes(self, pause: float) -> None:
         self.now += pause
-        for port, until in self.promised.items():
+        for port, until in self.until.items():
             if until <= self.now:  # the router forgets it by itself
                 self.forwarded.discard(port)
         self.carry_out(self.ledger.tick(self.now))
@@ -179,7 +184,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def what_may_be_forwarded_is_written_down(self) -> None:
         for port in self.forwarded:
             assert port in self.written
-            assert self.written[port].exists
+            note = self.written[port]
+            assert note.exists
+            # By the journal, a sweep forgets it then.
+            assert note.expires is None or note.expires >= self.until[port]
 
     @invariant()
     def it_prints(self) -> None:
@@ -200,6 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 request = self.requests.pop(0)
                 if isinstance(request, Add):
                     self.forwarded.add(request.port)
+                    self.until[request.port] = self.now + 3600
                     self.carry_out(self.ledger.added(request.port, Mapped(3600), self.now))
                 elif isinstance(request, Check):
                     outcome = self.truth(request.port)

@@ -115,13 +115,23 @@ def test_who_uses_io_uring_is_shown() -> None:
 
 def test_clients_are_shown_with_the_reason() -> None:
     record = session({})
-    record.clients[12] = ClientRecord("unb\x1bound", 12, "a known resolver")
+    record.clients[12] = ClientRecord("unb\x1bound", 12, "a known resolver", since=3600.0)
     assert as_text([record], now=3600.0, zone=UTC).splitlines()[2:] == [
         "  no ports",
-        "  unb?ound (pid 12): UDP ports passed: a client (a known resolver)",
+        "  unb?ound (pid 12): UDP ports passed since 01:00: a client (a known resolver)",
     ]
     (shown,) = as_json([record])["sessions"]
-    assert shown["clients"] == [{"program": "unb\x1bound", "pid": 12, "reason": "a known resolver"}]
+    assert shown["clients"] == [
+        {
+            "program": "unb\x1bound",
+            "pid": 12,
+            "reason": "a known resolver",
+            "since": "1970-01-01T01:00:00+00:00",
+        }
+    ]
+    record.alive = False
+    assert "client" not in as_text([record], now=3600.0, zone=UTC)
+    assert as_json([record])["sessions"][0]["clients"] == []
 
 
 def test_a_sweep_takes_what_the_dead_left() -> None:

@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from natsup.state.journal import GatewayRecord, Header, Journal, sessions
+from natsup.state.journal import GatewayRecord, Header, Journal, SessionRecord, sessions
 from natsup.state.ledger import Note, State
 from natsup.state.model import Mapped, Outcome, Port, Protocol, Removal
 from natsup.state.sweep import SweepReport, forget, sweep
@@ -91,6 +92,23 @@ async def test_a_dead_sessions_ports_are_removed(
     assert router.asked == [TCP]  # the other one is a living session's
     assert report.lines() == ["tcp/7000 of x (session dead) removed"]
     assert names(tmp_path) == ["living"]
+
+
+async def test_a_bind_does_not_wait_for_large_journals(
+    tmp_path: Path, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session(tmp_path, "dead", TCP).end(left=True)
+    readers: list[int] = []
+
+    def read_late(directory: Path) -> list[SessionRecord]:
+        readers.append(threading.get_ident())
+        return sessions(directory)
+
+    monkeypatch.setattr("natsup.state.sweep.sessions", read_late)
+    await swept(tmp_path, router)
+    assert router.asked == [TCP]
+    (reader,) = readers
+    assert reader != threading.get_ident()
 
 
 async def test_another_users_session_keeps_its_port(tmp_path: Path, router: Router) -> None:

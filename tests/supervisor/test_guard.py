@@ -4,11 +4,18 @@ import ctypes
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from natsup.state.journal import Header, Journal, sessions
+from natsup.state.ledger import Note, State
+from natsup.state.model import Port, Protocol
 from natsup.supervisor import guard, handover, libc
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
@@ -110,3 +117,85 @@ def test_paths_of_python_stay_where_they_were(
     given: dict[str, str], expected: dict[str, str]
 ) -> None:
     assert guard.supervisor_environment(given, "/home/u") == expected
+
+
+def test_it_keeps_the_last_two_journals() -> None:
+    control, supervisor = handover.pair()
+    with signals_and_page() as (_, page):
+        kept = guard._Guard(Listener(-1), page, control, -1)
+        readers = []
+        for _ in range(4):
+            reader, writer = os.pipe()
+            handover.send(supervisor, handover.KEEP, fd=writer)
+            os.close(writer)
+            os.set_blocking(reader, False)
+            kept._hear()
+            readers.append(reader)
+        for reader in readers[:2]:
+            assert os.read(reader, 1) == b""  # nobody has the other end
+        for reader in readers[2:]:
+            with pytest.raises(BlockingIOError):
+                os.read(reader, 1)
+        supervisor.close()
+        kept._hear()
+        for fd in (*readers, *kept._kept):
+            os.close(fd)
+
+
+def write_until_killed(folder: Path, supervisor: handover.End, steps: int) -> None:
+    """What a supervisor does with its journal. It dies after so many calls of functions in C,
+    counted from the line that makes it write the journal anew. Ends with 1 if it came through."""
+    journal = Journal.create(folder, Header("s", 1, ["x"], 0.0), most=1000)
+    handover.send(supervisor, handover.KEEP, fd=journal.fileno())
+    handed: list[int] = []
+
+    def hand_on(fd: int) -> bool:
+        handed.append(fd)
+        handover.send(supervisor, handover.KEEP, fd=fd)
+        return True
+
+    journal.hand_on = hand_on
+    note = Note(Port(Protocol.TCP, 7000), State.MAPPED, "", None, 1, exists=True)
+    while journal._size <= journal._limit - 150:
+        journal.note(note, now=0.0, wall=0.0)
+    left = steps
+
+    def die(frame: object, event: str, argument: Any) -> None:
+        nonlocal left
+        if event == "c_call":
+            left -= 1
+            if left < 0:
+                os._exit(0)
+
+    sys.setprofile(die)
+    journal.note(note, now=0.0, wall=0.0)
+    sys.setprofile(None)
+    os._exit(1 if handed else 2)
+
+
+def test_a_supervisor_that_dies_while_it_writes_its_journal_anew(tmp_path: Path) -> None:
+    """At any instant there is one journal, it can be read, and the guard's lock is on it."""
+    for steps in count():
+        folder = tmp_path / str(steps)
+        control, supervisor = handover.pair()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            write_until_killed(folder, supervisor, steps)
+        supervisor.close()
+        with signals_and_page() as (_, page):
+            kept = guard._Guard(Listener(-1), page, control, -1)
+            while kept._control is not None:
+                kept._hear()
+            _, status = os.waitpid(pid, 0)
+            (session,) = sessions(folder)
+            assert session.alive
+            assert list(session.ports) == [Port(Protocol.TCP, 7000)]
+            for fd in kept._kept:
+                os.close(fd)
+            (session,) = sessions(folder)
+            assert not session.alive
+        if status:
+            assert os.WEXITSTATUS(status) == 1
+            break
+    assert steps > 10

@@ -2,6 +2,9 @@
 
 import socket
 import struct
+import sys
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -295,13 +298,59 @@ def test_names(
 def test_what_is_remembered_of_clients_is_bounded() -> None:
     clients, once = Clients(), Once(100)
     for process in range(5000):
-        clients.ended(process, lived=0.1, now=process * 0.1)
-        once.first(process, "x")
-    assert len(clients._brief) <= 1024 + WINDOW / 0.1
+        clients.ended(process, lived=0.1, now=process * 0.001)
+        clients.got(process, 7000, now=process * 0.001)
+        once.first((process, "x"))
+    assert len(clients._brief) <= 1024
+    assert len(clients._got) <= 1024
     assert len(once._seen) <= 100
+
+
+def test_among_many_processes_a_resolver_is_found_as_soon() -> None:
+    clients, found = Clients(), []
+    for process in range(1000):
+        clients.got(process, 7000, now=1.0)
+        if process % 100 == 0:
+            found.append(clients.got(5000, process, now=1.0))
+    assert found.index(True) == CROWD - 1
+
+
+def test_a_bind_costs_the_same_however_many_others_there_are() -> None:
+    """Counted in lines of Python, which need no quiet machine."""
+    clients, lines = Clients(), 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    def cost(process: int) -> int:
+        nonlocal lines
+        lines = 0
+        sys.settrace(count)
+        clients.got(process, 5000, now=process / 2000)
+        clients.ended(process, lived=0.1, now=process / 2000)
+        sys.settrace(None)
+        return lines
+
+    costs = [cost(process) for process in range(4000)]
+    assert sum(costs[2000:]) < 3 * sum(costs[:1000]) + 2000
 
 
 def test_each_client_is_told_of_once() -> None:
     once = Once()
-    found = [once.first(*one) for one in ((7, "a"), (7, "a"), (8, "a"), (7, "b"), (7, "a"))]
+    found = [once.first(one) for one in ((7, "a"), (7, "a"), (8, "a"), (7, "b"), (7, "a"))]
     assert found == [True, False, True, True, False]
+    once.forget((7, "a"))
+    assert once.first((7, "a"))
+
+
+def test_what_is_told_again_after_a_time() -> None:
+    once = Once(again=60.0)
+    assert [once.first("a", now) for now in (0.0, 59.0, 61.0, 120.0, 121.0)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
