@@ -16,16 +16,16 @@ from typing import Any
 
 def keeps_its_copy() -> None:
     """The port stays bound for a second after the program has closed its socket."""
-    from natsup.supervisor.serving import Session
+    from natsup.supervisor.publishing import Publisher
 
-    right = Session._answer
+    right = Publisher._answer
 
     def answer(self: Any, call: Any, number: int) -> bool:
         copy = call.sock.dup()
         threading.Timer(1.0, copy.close).start()
         return right(self, call, number)
 
-    Session._answer = answer  # type: ignore[method-assign]
+    Publisher._answer = answer  # type: ignore[method-assign]
 
 
 def leaves_reuseaddr() -> None:
@@ -62,7 +62,7 @@ def refuses_odd_lengths() -> None:
 def binds_everything() -> None:
     """All of TCP and UDP is bound on behalf, with natsup's own rights."""
     from natsup.state.model import Port
-    from natsup.supervisor import receiver, serving, verdict
+    from natsup.supervisor import publishing, receiver, verdict
 
     def judge_socket(address: Any, facts: Any, rules: Any) -> Any:
         protocol = verdict._PROTOCOLS.get((facts.kind, facts.protocol))
@@ -72,7 +72,7 @@ def binds_everything() -> None:
 
     vars(receiver)["judge_address"] = lambda address, rules: None
     vars(receiver)["judge_socket"] = judge_socket
-    vars(serving)["publishable"] = lambda port, rules: True
+    vars(publishing)["publishable"] = lambda port, rules: True
 
 
 def does_not_wait_killable() -> None:
@@ -86,15 +86,15 @@ def answers_late() -> None:
     """The budget of a call is not kept."""
     import trio
 
-    from natsup.supervisor.serving import Session
+    from natsup.supervisor.publishing import Publisher
 
-    right = Session._outcome
+    right = Publisher._outcome
 
     async def outcome(self: Any, wish: Any, until: float, *, searched: bool) -> Any:
         await trio.sleep(5)
         return await right(self, wish, until, searched=searched)
 
-    Session._outcome = outcome  # type: ignore[method-assign]
+    Publisher._outcome = outcome  # type: ignore[method-assign]
 
 
 def receives_late() -> None:
@@ -115,28 +115,28 @@ def loses_the_dead() -> None:
     import trio
 
     from natsup.supervisor.listener import Listener
-    from natsup.supervisor.serving import Session
+    from natsup.supervisor.publishing import Publisher
 
     async def watch_caller(self: Any, held: Any) -> None:
         await trio.sleep_forever()
 
-    Session._watch_caller = watch_caller  # type: ignore[method-assign]
+    Publisher._watch_caller = watch_caller  # type: ignore[method-assign]
     Listener.valid = lambda self, notification_id: True  # type: ignore[method-assign]
 
 
 def reads_twice() -> None:
     """The port is published, and the kernel then told to read the address once more."""
-    from natsup.supervisor.serving import Session
+    from natsup.supervisor.publishing import Publisher
     from natsup.supervisor.target import cookie
 
     def bind(self: Any, call: Any, reservation: Any, port: Any, wish: Any) -> None:
         wish.claim(cookie(call.sock))
-        reservation.share()
+        reservation.let_go()
         call.sock.close()
         call.answered = True
         self._listener.let_pass(call.notification)
 
-    Session._bind = bind  # type: ignore[method-assign]
+    Publisher._bind = bind  # type: ignore[method-assign]
 
 
 def does_not_linger() -> None:
@@ -150,9 +150,9 @@ def does_not_linger() -> None:
 def looks_again() -> None:
     """What is bound is the socket that stands under the descriptor's number at the end."""
     from natsup.supervisor import receiver
-    from natsup.supervisor.serving import Session
+    from natsup.supervisor.publishing import Publisher
 
-    right, borrow = Session._bind, receiver.__dict__["borrow"]
+    right, borrow = Publisher._bind, receiver.__dict__["borrow"]
     borrowed: dict[int, tuple[Any, ...]] = {}
 
     def remember(listener: Any, notification: int, tid: int, fd: int) -> Any:
@@ -169,7 +169,7 @@ def looks_again() -> None:
         right(self, call, reservation, port, wish)
 
     vars(receiver)["borrow"] = remember
-    Session._bind = bind  # type: ignore[method-assign]
+    Publisher._bind = bind  # type: ignore[method-assign]
 
 
 def router_takes_its_time() -> None:
