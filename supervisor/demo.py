@@ -1,5 +1,6 @@
 """`natsup demo`: the main job, shown live, with no router and no root needed."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from natsup.supervisor import abi, libc
 from natsup.supervisor.namespaces import HERE, OTHER, OUTSIDE, ROUTER, NamespacesRefused, Network
 
 _PORT = 6881
@@ -65,10 +67,15 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _show() -> int:
+    libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)  # the supervisors are to be waited for
     folder = tempfile.mkdtemp(prefix="natsup-demo-")
     try:
         with Network() as network:
-            _Story(network, folder).tell()
+            story = _Story(network, folder)
+            try:
+                story.tell()
+            finally:
+                story.end()
     except NamespacesRefused as error:
         print(_INSTEAD.format(reason=error), end="", file=sys.stderr)
         return 125
@@ -76,8 +83,18 @@ def _show() -> int:
         print(f"\nnatsup demo: {error}", file=sys.stderr)
         return 1
     finally:
+        _wait_for_supervisors()
         shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def _wait_for_supervisors() -> None:
+    """Their programs have been killed, and they clean up: in the folder, too."""
+    deadline = time.monotonic() + _PATIENCE
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.02)
 
 
 class _Story:
@@ -89,6 +106,7 @@ class _Story:
             "XDG_CACHE_HOME": f"{folder}/cache",
         }
         self._say = print
+        self._servers: list[subprocess.Popen[str]] = []
         # A program by a name that says what it is, in natsup status too
         self._program = f"{folder}/server"
         source = Path(__file__).with_name("demo_program.py").read_text(encoding="utf-8")
@@ -141,6 +159,14 @@ class _Story:
         self._line(router, f"tcp/{_PORT + 1} → {OTHER} removed", "the second removal")
         say(f"\nThat was all. With your own router:  {_own_name()} exec -- COMMAND")
 
+    def end(self) -> None:
+        """Kill the programs, and have the router take back what they had, while there is one."""
+        for server in self._servers:
+            server.kill()
+        journals = Path(self._environ["NATSUP_STATE_DIR"]) / "sessions"
+        with contextlib.suppress(Surprise):
+            _wait_for(lambda: not list(journals.glob("*.jsonl")), "the end of the sessions", 2.0)
+
     # --- what the story is made of ---
 
     def _start(self, host: str, words: list[str]) -> "subprocess.Popen[str]":
@@ -150,7 +176,9 @@ class _Story:
         program = [sys.executable, self._program, _RANGE]
         environ = {**self._environ, "GREETING": greeting}
         words = [*_MODULE, "natsup.supervisor.cli", "exec", "--", *program]
-        return self._network.popen(host, words, env=environ)
+        server = self._network.popen(host, words, env=environ)
+        self._servers.append(server)
+        return server
 
     def _expect_bind(self, server: "subprocess.Popen[str]", port: int, result: str) -> str:
         line = self._line(server, f"bind {port} {result} ", f"bind({port})")
@@ -216,8 +244,8 @@ def _next_line(process: "subprocess.Popen[str]") -> str:
     return line.decode("utf-8", "replace").strip()
 
 
-def _wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
+def _wait_for(condition: Callable[[], bool], what: str, seconds: float = _PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise Surprise(f"{what} did not come about")

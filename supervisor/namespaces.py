@@ -11,6 +11,7 @@ kernel removes them when the last of those has gone, however it ended.
 
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from types import TracebackType
@@ -84,15 +85,22 @@ class Network:
         """Start a command on a host, its output in a pipe. It ends with this process at the
         latest."""
         fd = self._fds[host]
+        # An interruption in between would leave a process that nobody knows, and whose output
+        # nobody reads.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
         def move() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _enter(fd)
             libc.prctl(abi.PR_SET_PDEATHSIG, 9)
 
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, preexec_fn=move, **options
-        )
-        self._processes.append(process)
+        try:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, preexec_fn=move, **options
+            )
+            self._processes.append(process)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
 
     def _connect(self) -> None:

@@ -92,7 +92,7 @@ def test_a_first_port_is_mapped_at_the_address_that_is_known(lab: Lab, tmp_path:
     lab.wait_for(lambda: told(second)[-1] == "mapped tcp/7001")
     (mapped,) = [entry for entry in second.history() if entry["port"] == 7001]
     assert mapped["external_address"] == OUTSIDE
-    lab.wait_for(lambda: second.history()[-1]["what"] == "router")
+    assert [entry["what"] for entry in second.history()].count("router") == 1
 
 
 def test_what_a_dead_session_left_is_told_of_as_its_own(lab: Lab, tmp_path: Path) -> None:

@@ -178,6 +178,7 @@ def test_an_unknown_resolver_is_learned(
     took = ask(lab, "name", NAMES, how)
     assert took is not None
     assert took < PATIENCE
+    lab.wait_for(lambda: lab.table() == {})
     told = set(overheard.ports())
     assert 0 < len(told) <= 2 * CROWD
     assert ask(lab, "more", NAMES, how) is not None
