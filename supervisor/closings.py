@@ -11,7 +11,7 @@ bound a socket, and, for the rest, time. Some facts about looking:
 * A TCP socket that is bound and not listening is not there, nor one after shutdown(2).
 * So what is missing has ended only if its process does not have it open any more, and then if its
   port can be bound, or, for TCP, if it was listed before: connections can outlive their server, and
-  keep the port.
+  keep the port. Where several sockets have one port, no process at all may have it open.
 * The trapped close() is carried out only after natsup has let it pass, some microseconds later.
 """
 
@@ -21,11 +21,12 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 
 import trio
 
-from natsup.state.model import Protocol
+from natsup.state.model import Port, Protocol
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.endings import Watched, port_is_free
 
@@ -112,8 +113,12 @@ class Closings:
             for process in [pid for pid, pidfd in self._processes.items() if _ended(pidfd)]:
                 self._forget(process)
             before, watched = trio.current_time(), list(self._watched.values())
+            counts = Counter(one.port for one in watched)
+            shared = {port for port, count in counts.items() if count > 1}
             try:
                 listed = await trio.to_thread.run_sync(look, watched)
+                missing = [one for one in watched if one.cookie not in listed]
+                still = await trio.to_thread.run_sync(open_somewhere, missing, shared)
             except OSError as error:
                 if not self._complained:
                     log.warning("what has ended cannot be seen: %s", error.strerror)
@@ -121,7 +126,13 @@ class Closings:
                 await trio.sleep(_EVERY)
                 continue
             pause = max(_SETTLE, (trio.current_time() - before) * _SHARE)
-            gone = [one for one in watched if one.cookie not in listed and self._is_gone(one)]
+            gone = [
+                one
+                for one in missing
+                if one.cookie in self._watched
+                and one.cookie not in still
+                and (one.port in shared or self._is_gone(one))
+            ]
             self._listed |= listed & self._watched.keys()
             if gone:
                 for one in gone:
@@ -129,9 +140,7 @@ class Closings:
                 return gone
 
     def _is_gone(self, one: Watched) -> bool:
-        """Has a socket ended that /proc/net does not show?"""
-        if one.cookie not in self._watched or _has_open(one.process, one.inode):
-            return False
+        """Has a socket ended that /proc/net does not show, and its process has no more?"""
         if one.port.protocol is Protocol.TCP and one.cookie in self._listed:
             return True
         return port_is_free(one)
@@ -168,6 +177,17 @@ def read_table(lines: Iterable[bytes]) -> dict[int, tuple[bytes, int]]:
             words = (int(host[at : at + 8], 16) for at in range(0, len(host), 8))
             address = b"".join(word.to_bytes(4, sys.byteorder) for word in words)
             found[int(row[_INODE])] = (address, int(port, 16))
+    return found
+
+
+def open_somewhere(missing: Sequence[Watched], shared: Set[Port]) -> set[int]:
+    """The cookies of those sockets that their processes have open; where a port is ``shared``, that
+    any process has. Blocks for some milliseconds."""
+    found = {one.cookie for one in missing if _has_open(one.process, one.inode)}
+    rest = [one for one in missing if one.cookie not in found and one.port in shared]
+    if rest:
+        processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        found |= {one.cookie for one in rest if any(_has_open(pid, one.inode) for pid in processes)}
     return found
 
 
