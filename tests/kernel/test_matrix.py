@@ -1,6 +1,7 @@
 """The matrix: a program sees the same with natsup and without, whatever it does with sockets."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,16 @@ from tests.nobody import as_nobody
 
 # just conform-long raises it; sequences then differ from run to run.
 EXAMPLES = int(os.environ.get("CONFORM_EXAMPLES", "0"))
+
+# As container profiles have it
+_PROFILE = """
+import errno, os, sys, pyseccomp
+rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+rules.add_rule(pyseccomp.ERRNO(errno.EPERM), "pidfd_getfd")
+rules.load()
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+_NO_COPIES = [sys.executable, "-W", "ignore", "-c", _PROFILE]
 
 pytestmark = pytest.mark.timeout(7200 if EXAMPLES else 600)
 
@@ -35,21 +46,22 @@ def test_no_difference(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "root"),
+    ("words", "prefix"),
     [
-        pytest.param(["--ephemeral"], True, id="ephemeral"),
-        pytest.param(["--own-address"], True, id="own address"),
-        pytest.param(["--as-parent"], True, id="as parent"),
-        pytest.param(["--track-close", "seccomp"], True, id="closes trapped"),
-        pytest.param([], False, id="nobody"),
+        pytest.param(["--ephemeral"], [], id="ephemeral"),
+        pytest.param(["--own-address"], [], id="own address"),
+        pytest.param(["--as-parent"], [], id="as parent"),
+        pytest.param(["--track-close", "seccomp"], [], id="closes trapped"),
+        pytest.param([], as_nobody(), id="nobody"),
+        pytest.param([], _NO_COPIES, id="no copies"),
     ],
 )
-def test_no_difference_with(words: list[str], root: bool) -> None:
-    """The same with natsup's options, and without root."""
+def test_no_difference_with(words: list[str], prefix: list[str]) -> None:
+    """The same with natsup's options, without root, and where sockets cannot be copied."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
-        with twins(folder, *words, prefix=[] if root else as_nobody()) as pair:
+        with twins(folder, *words, prefix=prefix) as pair:
             assert checks.named(pair) == []
             count = max(60, EXAMPLES // 10)
             # A port that natsup has chosen counts as one that the program has asked for, and the

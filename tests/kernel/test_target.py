@@ -145,3 +145,12 @@ def test_a_socket_of_another_namespace_is_foreign() -> None:
             assert Inspector().facts(sock, tid).foreign
         child.listener.let_pass(notification)
         assert child.result()[1] == 0
+
+
+def test_another_label_is_another_confinement() -> None:
+    """Where a security module gives labels, natsup binds for its own alone."""
+    inspector = Inspector()
+    own, inspector._label = inspector._label, b"natsup (enforce)\n"
+    assert inspector.labelled(os.getpid())  # it has another, or none that can be read
+    inspector._label = own
+    assert not inspector.labelled(os.getpid())
