@@ -26,7 +26,7 @@ both = pytest.mark.parametrize("protocol", ["natpmp", "pcp"])
 
 
 def client(router: Router, protocol: str, secret: bytes = b"s" * 32) -> PmpGateway:
-    return speak(protocol, ROUTER, HERE, secret=secret, port=router.port)
+    return speak(protocol, ROUTER, HERE, secret=lambda: secret, port=router.port)
 
 
 @asynccontextmanager
@@ -180,7 +180,7 @@ async def test_natpmp_that_is_switched_off() -> None:
         router.refuses = 2
         why = await gateway.probe(10)
         assert why is not None
-        assert why.startswith("the router's NAT-PMP is switched off")
+        assert why.startswith("the router has switched off NAT-PMP")
 
 
 @both
@@ -188,7 +188,7 @@ async def test_85_nobody_listens(protocol: str) -> None:
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as free:
         await free.bind((ROUTER, 0))
         number = free.getsockname()[1]
-    gateway = speak(protocol, ROUTER, HERE, secret=b"", port=number)
+    gateway = speak(protocol, ROUTER, HERE, secret=bytes, port=number)
     with trio.fail_after(5):  # it is not waited for
         outcome = await gateway.add(PORT, lease=3600)
         assert outcome == Ignored(f"the router does not listen to {gateway.title}", silent=True)
@@ -366,7 +366,7 @@ async def test_90_a_mapping_whose_time_is_over_is_gone(monkeypatch: pytest.Monke
 
 
 async def test_no_way_to_the_router() -> None:
-    gateway = speak("pcp", ROUTER, "192.0.2.7", secret=b"")  # no address of ours
+    gateway = speak("pcp", ROUTER, "192.0.2.7", secret=bytes)  # no address of ours
     outcome = await gateway.add(PORT, lease=60)
     assert isinstance(outcome, Ignored)
     assert outcome.silent

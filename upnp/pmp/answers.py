@@ -10,6 +10,8 @@ from natsup.state.model import Ignored, Port
 
 PORT = 5351  # of the router: RFC 6886, section 3.1; RFC 6887, section 19
 
+OFF = "the router has switched off"  # how a clause begins that says so of a protocol
+
 # What to ask
 
 

@@ -18,6 +18,7 @@ import trio
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
+    OFF,
     PORT,
     Answer,
     Heard,
@@ -144,7 +145,7 @@ class PmpGateway:
             # It speaks it; whether it maps ports is to be seen. NAT-PMP's first question is one
             # that it has to answer, though, and it says so where it is switched off.
             if isinstance(self._language, NatPmp) and answer.refusal in _OFF:
-                return f"the router's {self.title} is switched off ({answer.refusal.value})"
+                return f"{OFF} {self.title} ({answer.refusal.value})"
         return None
 
     async def look(self) -> Silent | None:
@@ -267,7 +268,12 @@ def location(protocol: str, router: str, port: int = PORT) -> str:
 
 
 def speak(
-    protocol: str, router: str, internal_address: str, *, secret: bytes, port: int = PORT
+    protocol: str,
+    router: str,
+    internal_address: str,
+    *,
+    secret: Callable[[], bytes],
+    port: int = PORT,
 ) -> PmpGateway:
     """A gateway by a protocol of `PROTOCOLS`; sends nothing. ``secret``: see `Pcp`."""
     language = Pcp(secret, router, internal_address) if protocol == Pcp.name else NatPmp()

@@ -1,5 +1,6 @@
 """The two protocols as `natsup.upnp.pmp.gateway` speaks them: what differs between them. Pure."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from natsup.upnp.pmp import natpmp, pcp, timing
@@ -46,13 +47,13 @@ class NatPmp:
 
 
 class Pcp:
-    """``secret``: what the nonces are derived from."""
+    """``secret``: gives what the nonces are derived from."""
 
     name = "pcp"
     title = "PCP"
     retransmission = timing.PCP
 
-    def __init__(self, secret: bytes, router: str, client: str) -> None:
+    def __init__(self, secret: Callable[[], bytes], router: str, client: str) -> None:
         self._secret = secret
         self._router = router
         self._client = client
@@ -73,4 +74,4 @@ class Pcp:
     def _proof(self, step: Step) -> bytes:
         if isinstance(step, Query):
             return bytes(12)
-        return pcp.nonce(self._secret, self._router, self._client, step.port)
+        return pcp.nonce(self._secret(), self._router, self._client, step.port)
