@@ -16,7 +16,6 @@ from natsup.upnp.pmp.answers import Map, Query, Step, Unmap
 
 HERE, ROUTER, OTHER = "127.0.0.2", "127.0.0.1", "127.0.0.3"
 OUTSIDE = IPv4Address("11.22.33.1")
-_MAPPED = IPv6Address(f"::ffff:{OUTSIDE}")
 _PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP}
 
 Oddity = Callable[[bytes], list[bytes] | None]
@@ -39,6 +38,7 @@ class Router:
 
     table: dict[Port, Entry] = field(default_factory=dict)
     epoch: int = 1000
+    outside: IPv4Address = OUTSIDE
     odd: Oddity | None = None
     refuses: int = 0
     error_lifetime: int = 30
@@ -68,7 +68,7 @@ class Router:
 
     def _natpmp(self, step: Step, client: str) -> natpmp.Response:
         if isinstance(step, Query):
-            return natpmp.Response(0, self.refuses, self.epoch, OUTSIDE)
+            return natpmp.Response(0, self.refuses, self.epoch, self.outside)
         code, number = natpmp.opcode(step), step.port.number
         if isinstance(step, Unmap):
             self._remove(step.port, client)
@@ -103,7 +103,9 @@ class Router:
         if held is not None and not foreign and held.nonce != one.nonce:
             return replace(no, result=2)
         given = self._give(port, client, asked.lifetime, one.nonce)
-        mapping = replace(one, external_port=given.number, external=_MAPPED)
+        mapping = replace(
+            one, external_port=given.number, external=IPv6Address(f"::ffff:{self.outside}")
+        )
         return replace(said, lifetime=self.table[given].lifetime, mapping=mapping)
 
     def _give(self, port: Port, client: str, lifetime: int, nonce: bytes = b"") -> Port:

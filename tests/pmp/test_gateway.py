@@ -5,6 +5,7 @@ Numbers are those of the scenarios that routers in the field gave rise to.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
 
 import pytest
 import trio
@@ -63,6 +64,14 @@ async def test_pcp_tells_the_address_before_anything_is_mapped() -> None:
         assert len(router.asked) == 2
         assert await gateway.external_address() == "11.22.33.1"
         assert len(router.asked) == 2
+
+
+async def test_after_a_restart_the_address_may_be_another() -> None:
+    async with home("pcp") as (router, gateway):
+        assert await gateway.external_address() == "11.22.33.1"
+        router.epoch, router.outside = 3, IPv4Address("11.22.33.2")
+        assert await gateway.look() is None
+        assert await gateway.external_address() == "11.22.33.2"
 
 
 @both
@@ -141,6 +150,17 @@ async def test_83_a_refusal_is_not_asked_again_while_it_holds() -> None:
         assert await gateway.add(PORT, lease=3600) == full
         assert len(router.asked) == asked
         assert await gateway.add(Port(Protocol.UDP, 6881), lease=3600) == Mapped(3600)
+
+
+async def test_83_what_was_refused_for_want_of_room_is_asked_again_once_there_is_some() -> None:
+    async with home("pcp") as (router, gateway):
+        other = Port(Protocol.UDP, 6881)
+        assert await gateway.add(other, lease=3600) == Mapped(3600)
+        router.refuses = 8
+        assert await gateway.add(PORT, lease=3600) == Refusal.RESOURCES.outcome()
+        router.refuses = 0
+        assert await gateway.remove(other) is Removal.GONE
+        assert await gateway.add(PORT, lease=3600) == Mapped(3600)
 
 
 async def test_83_a_refusal_that_does_not_say_for_how_long_is_asked_again() -> None:

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -114,6 +114,8 @@ class PmpGateway:
         removal = await self._run(partial(mapping.removing, port))
         if removal is not Removal.FAILED:
             self._kept.pop(port, None)
+            # There may be room now, whatever it said before.
+            self._refused = {p: r for p, r in self._refused.items() if not r[1].full}
         return removal
 
     async def external_address(self) -> str | None:
@@ -247,6 +249,7 @@ class PmpGateway:
             log.debug("the router's clock: %s, and then %s", before, self._clock)
             self._life += 1
             self._refused.clear()
+            self._device = replace(self._device, external_address=None)
             self._restarted.set()
 
     def _note(self, port: Port, refused: Refused) -> None:
