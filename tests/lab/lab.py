@@ -79,7 +79,7 @@ port={port}
 enable_upnp={upnp}
 enable_natpmp={pmp}
 secure_mode=yes
-system_uptime={upnp}
+system_uptime={clock}
 lease_file={folder}/leases
 upnp_table_name=filter
 upnp_nat_table_name=nat
@@ -101,11 +101,13 @@ def _kill(pids: Iterable[int]) -> None:
 class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
-    ``pmp``: the router speaks NAT-PMP and PCP, not UPnP, and its clock for them begins with it.
+    ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
+    speaks UPnP.
     """
 
-    def __init__(self, folder: Path, *, pmp: bool = False) -> None:
+    def __init__(self, folder: Path, *, upnp: bool = True, pmp: bool = False) -> None:
         self.folder = folder
+        self.upnp = upnp
         self.pmp = pmp
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
@@ -191,8 +193,9 @@ class Lab:
             outside=OUTSIDE,
             port=ROUTER_PORT,
             folder=self.folder,
-            upnp="no" if self.pmp else "yes",
+            upnp="yes" if self.upnp else "no",
             pmp="yes" if self.pmp else "no",
+            clock="no" if self.pmp else "yes",
         )
         config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
@@ -204,7 +207,7 @@ class Lab:
     def _answers(self) -> bool:
         assert self._router is not None
         assert self._router.poll() is None, (self.folder / "miniupnpd.log").read_text()
-        return bool(self.epoch() if self.pmp else self._description())
+        return bool(self._description() if self.upnp else self.epoch())
 
     def stop_router(self) -> None:
         """End miniupnpd as a power cut would; its forwardings in the kernel stay."""

@@ -1,4 +1,4 @@
-"""NAT-PMP and PCP with a real router that does not speak UPnP."""
+"""NAT-PMP and PCP with a real router, which speaks UPnP besides, or does not."""
 
 import json
 import os
@@ -12,7 +12,9 @@ from tests.lab.lab import LAN1, LAN2, ROUTER, Lab
 from tests.lab.program import NATSUP, Program
 from tests.lab.test_ideal_state import lose_rules
 
-pytestmark = pytest.mark.parametrize("lab", [{"pmp": True}], indirect=True, ids=[""])
+ALONE = pytest.param({"upnp": False, "pmp": True}, id="alone")
+alone = pytest.mark.parametrize("lab", [ALONE], indirect=True)
+with_upnp = pytest.mark.parametrize("lab", [{"pmp": True}], indirect=True, ids=["with UPnP"])
 both = pytest.mark.parametrize("protocol", ["pcp", "natpmp"])
 Start = Callable[..., Program]
 
@@ -25,6 +27,7 @@ def start(lab: Lab, tmp_path: Path) -> Start:
     return run
 
 
+@alone
 @both
 def test_bound_ports_are_open_and_gone_with_the_program(
     lab: Lab, start: Start, protocol: str
@@ -48,6 +51,7 @@ def test_bound_ports_are_open_and_gone_with_the_program(
     lab.wait_for(lambda: list(program.state.glob("sessions/*")) == [])
 
 
+@alone
 @both
 def test_a_port_of_another_host_is_in_use(lab: Lab, start: Start, protocol: str) -> None:
     other = start("--protocols", protocol, host="lan2")
@@ -62,6 +66,7 @@ def test_a_port_of_another_host_is_in_use(lab: Lab, start: Start, protocol: str)
     assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1}
 
 
+@alone
 @both
 def test_a_restart_is_seen_by_the_routers_clock(lab: Lab, start: Start, protocol: str) -> None:
     """No program binds anything, and the router is away for less than it takes to be missed."""
@@ -82,6 +87,7 @@ def test_a_restart_is_seen_by_the_routers_clock(lab: Lab, start: Start, protocol
     assert lab.table() == {**ours, "tcp/7002": LAN1}
 
 
+@alone
 def test_found_without_being_told(lab: Lab, start: Start) -> None:
     first = start("--startup-timeout", "10")
     assert first.bind("s", 7000) is None
@@ -95,6 +101,7 @@ def test_found_without_being_told(lab: Lab, start: Start) -> None:
     assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN1}
 
 
+@alone
 @both
 def test_a_dead_sessions_ports_are_removed(lab: Lab, start: Start, protocol: str) -> None:
     """By clean, by the protocol that made them, whatever the search would find."""
@@ -112,6 +119,7 @@ def test_a_dead_sessions_ports_are_removed(lab: Lab, start: Start, protocol: str
     assert list(dead.state.glob("sessions/*")) == []
 
 
+@alone
 def test_the_doctor(lab: Lab, start: Start) -> None:
     program = start("--dry-run")  # for its environment
     done = lab.run("lan1", [NATSUP, "doctor", "--json"], env=program.environ)
@@ -121,3 +129,41 @@ def test_the_doctor(lab: Lab, start: Start) -> None:
     assert "mapped in" in found["test-mapping"]["found"]
     assert "and removed" in found["test-mapping"]["found"]
     assert lab.table() == {}
+
+
+@with_upnp
+def test_upnp_is_preferred(lab: Lab, start: Start) -> None:
+    program = start()
+    assert program.bind("s", 7000) is None
+    assert lab.table() == {"tcp/7000": LAN1}
+    assert program.status()[0]["gateway"]["protocol"] == "upnp"
+
+
+@with_upnp
+@both
+def test_what_was_mapped_by_one_protocol_is_removed_by_it(
+    lab: Lab, start: Start, protocol: str
+) -> None:
+    """By clean, while UPnP is what the search finds."""
+    dead = start("--protocols", protocol)
+    assert dead.bind("s", 7000) is None
+    for pid in dead.behind():
+        os.kill(pid, signal.SIGKILL)
+    dead.kill()
+    lab.map("lan2", "tcp", 7001)
+    assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN2}
+    done = lab.run("lan1", [NATSUP, "clean"], env=dead.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tcp/7000" in done.stdout
+    assert lab.table() == {"tcp/7001": LAN2}
+
+
+@with_upnp
+@both
+def test_another_hosts_upnp_mapping_is_a_conflict_too(
+    lab: Lab, start: Start, protocol: str
+) -> None:
+    lab.map("lan2", "tcp", 7000)
+    program = start("--protocols", protocol)
+    assert program.bind("s", 7000) == "EADDRINUSE"
+    assert lab.table() == {"tcp/7000": LAN2}

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from natsup.state.model import (
     Conflict,
@@ -17,7 +19,9 @@ from natsup.state.model import (
     Unknown,
 )
 from natsup.upnp.pmp.answers import Answer, Granted, Map, Refusal, Refused, Silent, Step, Unmap
+from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import TRIAL_LEASE, Device, adding, removing, trying
+from tests.pmp import fake
 
 PORT, LOW = Port(Protocol.UDP, 6881), Port(Protocol.UDP, 80)
 TRIAL = Port(Protocol.UDP, 60000)
@@ -56,7 +60,7 @@ def talk(
         # 90: no time at all, and far too much
         (
             NEW,
-            [(ASK, Granted(6881, 0))],
+            [(ASK, Granted(6881, 0)), (Unmap(PORT), DONE)],
             Ignored("the router grants the port for no time at all"),
             True,
         ),
@@ -212,6 +216,74 @@ def test_a_trial_tells_the_address_too() -> None:
         (Unmap(port), DONE),
     )
     assert (device.honours, device.external_address) == (True, "11.22.33.1")
+
+
+def carry_out(
+    operation: Generator[Step, Answer, tuple[_T, Device]], router: fake.Router, language: Language
+) -> _T:
+    """Carry an operation out against a router, by the bytes that it is sent, without a network."""
+    step = next(operation)
+    try:
+        while True:
+            said = router.answer(language.encode(step), fake.HERE)
+            assert said is not None
+            heard = language.read(said, step)
+            assert heard is not None
+            step = operation.send(heard.answer)
+    except StopIteration as end:
+        return end.value[0]  # type: ignore[no-any-return]
+
+
+@given(
+    natural=st.booleans(),
+    held=st.sets(st.sampled_from([6881, 6882, 60000, 60001])),
+    refuses=st.sampled_from([0, 0, 0, 2, 4, 8, 11]),
+    random=st.booleans(),
+    heeds=st.booleans(),
+    knows=st.booleans(),
+    lifetime=st.sampled_from([None, 0, 1, 10**7]),
+    insists=st.booleans(),
+    honours=st.sampled_from([None, True, False]),
+)
+def test_whatever_a_router_does_no_other_port_stays_open(
+    natural: bool,
+    held: set[int],
+    refuses: int,
+    random: bool,
+    heeds: bool,
+    knows: bool,
+    lifetime: int | None,
+    insists: bool,
+    honours: bool | None,
+) -> None:
+    """And nobody else's is taken, nor one reported that is not there; nor, but by a router that
+    gives what it is asked for, that another host has one."""
+    language: Language = NatPmp() if natural else Pcp(bytes, fake.ROUTER, fake.HERE)
+    theirs = {
+        Port(Protocol.UDP, number): fake.Entry(fake.OTHER, number, 3600) for number in sorted(held)
+    }
+    router = fake.Router(
+        table=dict(theirs),
+        refuses=refuses,
+        random=random,
+        heeds_option=heeds,
+        knows_option=knows,
+        lifetime=lifetime,
+    )
+    device = replace(language.device(60000), honours=honours)
+    if not natural:
+        device = replace(device, insists=insists)
+    outcome = carry_out(adding(PORT, 3600, device), router, language)
+    ours = {port for port, entry in router.table.items() if entry.client == fake.HERE}
+    assert {port: entry for port, entry in router.table.items() if port not in ours} == theirs
+    assert ours <= {PORT}
+    if isinstance(outcome, Mapped):
+        assert ours == {PORT}
+    else:
+        assert ours == set()
+    if isinstance(outcome, Conflict):
+        assert honours is not False
+        assert PORT in theirs or (honours and (random or refuses == 11))
 
 
 def test_every_refusal_is_a_clause() -> None:

@@ -56,6 +56,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             device = replace(device, honours=True)
             if answer.lifetime:
                 return Mapped(min(answer.lifetime, _LONGEST)), device
+            yield Unmap(port)  # for how long it is open is anybody's guess
             return Ignored("the router grants the port for no time at all"), device
         undone = yield Unmap(port)
         if isinstance(undone, Silent):  # the other port may be open still
