@@ -198,7 +198,8 @@ class Finder:
             found = Known(gateway.location, time.time(), chosen=self._chosen)
             nursery.start_soon(self._remember, network, found)
             if isinstance(gateway, PmpGateway):
-                nursery.start_soon(self._signs, gateway.watch)
+                interface = "" if network is None else network.interface
+                nursery.start_soon(self._signs, partial(gateway.watch, interface=interface))
             nursery.start_soon(self._tidy, gateway, network, found)
             nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()

@@ -5,6 +5,7 @@ Numbers are those of the scenarios that routers in the field gave rise to.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import IPv4Address
 
 import pytest
@@ -372,6 +373,46 @@ async def test_87_what_a_request_sees_is_a_sign_at_once(
             receive.close()
             router.epoch = 1
             await gateway.look()  # nobody receives any more, and it ends
+
+
+@both
+async def test_88_announcements(
+    protocol: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are hints to look at the clock, if they are the router's own, and not all the time."""
+    autojump_clock.autojump_threshold = 0.05
+    monkeypatch.setattr(pmp, "_EVERY", 1000.0)
+    async with home(protocol) as (router, gateway):
+
+        async def announce(sender: str) -> None:
+            with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+                await sock.bind((sender, 0))
+                lo = trio.socket.inet_aton("127.0.0.1")
+                sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, lo)
+                await sock.sendto(b"whatever", ("224.0.0.1", 5350))
+
+        send, receive = trio.open_memory_channel[str](1)
+        assert await gateway.add(PORT, lease=3600) == Mapped(3600)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(gateway.watch, send, interface="lo"))
+            await trio.testing.wait_all_tasks_blocked()  # it listens
+            asked = len(router.asked)
+            await announce(OTHER)
+            await trio.sleep(20)
+            assert len(router.asked) == asked
+            for _ in range(20):
+                await announce(ROUTER)
+            await trio.sleep(6)
+            assert len(router.asked) == asked + 1
+            await announce(ROUTER)
+            await trio.sleep(6)
+            assert len(router.asked) == asked + 1
+            router.epoch = 3
+            begun = trio.current_time()
+            await announce(ROUTER)
+            assert await receive.receive() == "the router was restarted, by its clock"
+            assert trio.current_time() - begun <= 6
+            nursery.cancel_scope.cancel()
 
 
 async def test_90_a_mapping_whose_time_is_over_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.upnp.ears import Ears
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
     OFF,
@@ -40,6 +41,9 @@ PROTOCOLS = (Pcp.name, NatPmp.name)
 _LATE = "the router did not answer in time"
 _ASIDE = 2.0  # seconds for what is good to know and nothing waits for
 _EVERY = 10.0  # seconds between looks at the clock of a router that has something mapped
+_SPREAD = 5.0  # seconds over which hosts spread their questions after an announcement
+_APART = 10.0  # seconds between announcements that count
+_ALL, _ALL_PORT = "224.0.0.1", 5350  # where routers announce themselves
 _DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
 _QUIET = 1800.0  # seconds: a refusal may hold for longer, says the router (RFC 6887, section 7.4)
 _T = TypeVar("_T")
@@ -78,7 +82,9 @@ class PmpGateway:
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
         self._life = 0  # how often it was seen to have been restarted
-        self._restarted = trio.Event()
+        self._restarted = False  # and nobody has been told
+        self._announced = False
+        self._news = trio.Event()  # set, and another one made, for either of the two
         self._kept: dict[Port, _Kept] = {}
         self._refused: dict[Port, tuple[float, Ignored]] = {}  # until when it would be in vain
 
@@ -158,27 +164,54 @@ class PmpGateway:
                 return answer if isinstance(answer, Silent) else None
         return Silent(_LATE, sent=True)
 
-    async def watch(self, signs: "trio.MemorySendChannel[str]") -> None:
+    async def watch(self, signs: "trio.MemorySendChannel[str]", *, interface: str = "") -> None:
         """Send a clause for people into ``signs`` whenever the router's clock says that it was
-        restarted. It is looked at now and then while something is mapped. Until cancelled, or
-        nobody receives any more.
-
-        Hosts look at times of their own, so that a router that has come back does not hear from
-        all of them at once.
+        restarted. It is looked at now and then while something is mapped, and when the router
+        announces itself on ``interface``, where that can be heard. Until cancelled, or nobody
+        receives any more.
         """
         with signs:
-            while True:
-                restarted = self._restarted
-                with trio.move_on_after(_EVERY):
-                    await restarted.wait()
-                if not restarted.is_set() and self._kept:
-                    await self.look()
-                if restarted.is_set():
-                    self._restarted = trio.Event()
-                    try:
-                        await signs.send("the router was restarted, by its clock")
-                    except trio.BrokenResourceError:
-                        return
+            async with trio.open_nursery() as nursery:
+                if interface:
+                    nursery.start_soon(self._listen, interface)
+                await self._watch(signs)
+                nursery.cancel_scope.cancel()
+
+    async def _watch(self, signs: "trio.MemorySendChannel[str]") -> None:
+        while True:
+            with trio.move_on_after(_EVERY):
+                await self._news.wait()
+            self._news = trio.Event()
+            if self._kept and not self._restarted:
+                if self._announced:
+                    # All hosts of the LAN have heard it (RFC 6886, section 3.2.1; RFC 6887, section
+                    # 14.1.3).
+                    await trio.sleep(random.uniform(0, _SPREAD))
+                await self.look()
+            self._announced = False
+            if self._restarted:
+                self._restarted = False
+                try:
+                    await signs.send("the router was restarted, by its clock")
+                except trio.BrokenResourceError:
+                    return
+
+    async def _listen(self, interface: str) -> None:
+        """Hear what the router announces to all. Anybody could have said so, and in what words does
+        not matter: it is asked itself."""
+        told = float("-inf")
+        try:
+            async with Ears(
+                interface, self.internal_address, self._router[0], group=_ALL, port=_ALL_PORT
+            ) as ears:
+                while True:
+                    await ears.hear()
+                    if trio.current_time() >= told + _APART:
+                        told = trio.current_time()
+                        self._announced = True
+                        self._news.set()
+        except OSError as error:
+            log.debug("the router cannot be heard: %s", error.strerror)
 
     # --- requests ---
 
@@ -250,7 +283,8 @@ class PmpGateway:
             self._life += 1
             self._refused.clear()
             self._device = replace(self._device, external_address=None)
-            self._restarted.set()
+            self._restarted = True
+            self._news.set()
 
     def _note(self, port: Port, refused: Refused) -> None:
         """For how long it would be in vain to ask again. That the port cannot be given is not
