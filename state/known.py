@@ -1,11 +1,9 @@
-"""What is known of networks that this host was in before: where the router's description was, or by
-which protocol without one it was asked; or that there was no router to ask; and under which address
-the Internet found it.
+"""What is known of networks that this host was in before: by which protocol the router was asked,
+and where; or that there was no router to ask; and under which address the Internet found it.
 
 It saves the first call of a session the search, and lets its history say where the first ports are
-found. A network is told by its router's address and MAC;
-whoever lies about both has the LAN anyway. Nothing here is relied on: what was known is tried, and
-a search goes on beside it.
+found. A network is told by its router's address and MAC; whoever lies about both has the LAN
+anyway. Nothing here is relied on: what was known is tried, and a search goes on beside it.
 """
 
 import contextlib
