@@ -18,11 +18,12 @@ class Gateway(Protocol):
 
     @property
     def protocol(self) -> str:
-        """``"upnp"``."""
+        """``"upnp"``, ``"pcp"`` or ``"natpmp"``."""
 
     @property
     def location(self) -> str:
-        """The URL of the gateway's description: which gateway this is."""
+        """The URL of the gateway's description, or one made of the protocol's name and the router's
+        address: which gateway this is."""
 
     @property
     def internal_address(self) -> str:
@@ -31,7 +32,7 @@ class Gateway(Protocol):
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """Forward ``port`` to this host, or renew that. ``lease`` in seconds.
 
-        A mapping of another host is never taken over: the table is read first.
+        A mapping of another host is never taken over: the table is read first, where it can be.
         """
 
     async def check(self, port: Port) -> Outcome:
@@ -63,3 +64,9 @@ class Neighbours(Protocol):
 def host(location: str) -> str:
     """The host in a gateway's location. A router that was restarted has another path or port."""
     return urlsplit(location).hostname or location
+
+
+def protocol_of(location: str) -> str:
+    """The protocol that a gateway at this location speaks."""
+    scheme = urlsplit(location).scheme
+    return scheme if scheme in ("pcp", "natpmp") else "upnp"

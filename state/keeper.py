@@ -308,5 +308,6 @@ async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _identity(gateway: Gateway) -> tuple[str, str]:
-    return host(gateway.location), gateway.internal_address
+def _identity(gateway: Gateway) -> tuple[str, str, str]:
+    # What one protocol has made another may not remove.
+    return gateway.protocol, host(gateway.location), gateway.internal_address

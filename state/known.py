@@ -1,10 +1,9 @@
-"""What is known of networks that this host was in before: where the router's description was, or
-that there was no router to ask; and under which address the Internet found it.
+"""What is known of networks that this host was in before: by which protocol the router was asked,
+and where; or that there was no router to ask; and under which address the Internet found it.
 
 It saves the first call of a session the search, and lets its history say where the first ports are
-found. A network is told by its router's address and MAC;
-whoever lies about both has the LAN anyway. Nothing here is relied on: what was known is tried, and
-a search goes on beside it.
+found. A network is told by its router's address and MAC; whoever lies about both has the LAN
+anyway. Nothing here is relied on: what was known is tried, and a search goes on beside it.
 """
 
 import contextlib
@@ -22,14 +21,16 @@ _LONGEST = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """``location``: of the router's description, None if there was no router. ``since``: wall
-    clock, when that was so. ``external``: the router's external address, None if it was not told.
+    """``location``: of the gateway, which names its protocol as well; None if there was no router.
+    ``since``: wall clock, when that was so. ``external``: the router's external address, None if it
+    was not told. ``chosen``: wall clock, when its protocol won against the others.
     """
 
     location: str | None
     since: float
     reason: str = ""  # why there was none
     external: str | None = None
+    chosen: float = 0.0
 
 
 def recall(folder: Path, network: str, *, wall: float) -> Known | None:
@@ -72,7 +73,12 @@ def _load(folder: Path) -> dict[str, Known]:
 
 
 def _written(known: Known) -> dict[str, Any]:
-    record = {"location": known.location, "since": known.since, "reason": known.reason}
+    record: dict[str, Any] = {
+        "location": known.location,
+        "since": known.since,
+        "reason": known.reason,
+        "chosen": known.chosen,
+    }
     return record if known.external is None else {**record, "external": known.external}
 
 
@@ -83,4 +89,5 @@ def _read(known: Any) -> Known:
         float(known["since"]),
         str(known["reason"]),
         None if external is None else str(external),
+        float(known.get("chosen", 0.0)),
     )

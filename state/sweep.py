@@ -2,18 +2,19 @@
 
 A mapping is taken back if a dead session's journal says that it may exist, on this gateway and for
 this address of ours, and no living session has the port. Whether it still leads to this host the
-gateway's own table says, at the removal.
+gateway's own table says, at the removal. It is removed by the protocol that made it: routers let no
+other one do so, or say that they have, and have not.
 """
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.gateway import Gateway, Neighbours, host, protocol_of
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
 from natsup.state.journal import SessionRecord, remove, sessions
@@ -83,17 +84,23 @@ def forget(dead: Iterable[SessionRecord], *, wall: float) -> list[SessionRecord]
     return others
 
 
+async def _nobody(location: str) -> Gateway | None:
+    return None
+
+
 async def sweep(
     directory: Path,
     gateway: Gateway,
     *,
     wall: Callable[[], float],
     neighbours: Neighbours,
+    reopen: Callable[[str], Awaitable[Gateway | None]] = _nobody,
 ) -> SweepReport:
     """Sweep the state folder. A journal of which nothing is left is removed as well.
 
-    What one of the ``neighbours`` wants is left to it. Raises nothing for a folder that cannot be
-    read, nor for one that somebody else is sweeping.
+    ``reopen``: the same router by another protocol, as it was at a location; None if it does not
+    answer. What one of the ``neighbours`` wants is left to it. Raises nothing for a folder that
+    cannot be read, nor for one that somebody else is sweeping.
     """
     report = SweepReport()
     try:
@@ -121,8 +128,17 @@ async def sweep(
             internal_address=gateway.internal_address,
             wall=wall(),
         )
+        gateways: dict[str, Gateway | None] = {}
+
+        async def gateway_at(location: str) -> Gateway | None:
+            if protocol_of(location) == gateway.protocol:
+                return gateway  # wherever its description is by now
+            if location not in gateways:
+                gateways[location] = await reopen(location)
+            return gateways[location]
+
         for leftover in plan:
-            await _sweep_one(leftover, gateway, report, neighbours, wall)
+            await _sweep_one(leftover, gateway_at, report, neighbours, wall)
         return report
     finally:
         os.close(fd)
@@ -130,7 +146,7 @@ async def sweep(
 
 async def _sweep_one(
     leftover: Leftover,
-    gateway: Gateway,
+    gateway_at: Callable[[str], Awaitable[Gateway | None]],
     report: SweepReport,
     neighbours: Neighbours,
     wall: Callable[[], float],
@@ -141,8 +157,19 @@ async def _sweep_one(
     left = bool(leftover.keep)
     report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
     for port in leftover.remove:
-        wanted = neighbours.want(port)
-        result = Removal.HANDED_OVER if wanted else await gateway.remove(port)
+        location = record.ports[port].location
+        if neighbours.want(port):
+            result = Removal.HANDED_OVER
+        else:
+            gateway = await gateway_at(location)
+            if gateway is None:
+                left = True
+                report.left.append(
+                    f"{port} of {whose} is left: it was mapped by {protocol_of(location)}, which"
+                    " the router does not answer to"
+                )
+                continue
+            result = await gateway.remove(port)
         event = removal(port, caller, result, "its session ended without cleaning up")
         report.entries.append(Entry(wall(), header.session, tuple(header.command), event))
         if result is Removal.FAILED:

@@ -122,10 +122,12 @@ def _clean(words: list[str]) -> int:
     import trio
 
     from natsup.state import history
+    from natsup.state.secret import secret
     from natsup.state.sweep import SweepReport, forget, sweep
     from natsup.supervisor import netlink
     from natsup.supervisor.neighbours import Announcements
-    from natsup.upnp.discovery import find_gateway, network_of
+    from natsup.upnp.choosing import Speakers, find, reopen
+    from natsup.upnp.discovery import network_of
     from natsup.upnp.network import NoGateway
 
     directory = default_directory(os.environ, os.getuid())
@@ -148,11 +150,16 @@ def _clean(words: list[str]) -> int:
         network = await network_of(interface=options.interface, url=options.gateway)
         if isinstance(network, NoGateway):
             return network
-        found = await find_gateway(network, url=options.gateway)
+        speakers = Speakers(lambda: secret(directory))
+        found = await find(network, speakers, url=options.gateway)
         if isinstance(found, NoGateway):
             return found
         return await sweep(
-            directory, found, wall=time.time, neighbours=Announcements(f"clean-{os.getpid()}")
+            directory,
+            found,
+            wall=time.time,
+            neighbours=Announcements(f"clean-{os.getpid()}"),
+            reopen=lambda location: reopen(location, network, speakers),
         )
 
     done = trio.run(run)

@@ -14,9 +14,10 @@ from natsup.state.journal import GatewayRecord, Header, Journal
 from natsup.state.known import recall
 from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
+from natsup.state.secret import secret
 from natsup.supervisor import clock
 from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
-from natsup.upnp import discovery
+from natsup.upnp import choosing, discovery
 from natsup.upnp.network import NoGateway, read
 from natsup.upnp.procnet import Files
 from natsup.upnp.rtnetlink import EVERYTHING, Kernel
@@ -51,11 +52,12 @@ async def look_at_network(
     location = known.location if known is not None else None
     found: Any = NoGateway(f"the router at {network.gateway} takes too long to answer")
     with trio.move_on_at(until - _FOR_MAPPING):
-        found = await discovery.find_gateway(network, url=url, known=location)
+        speakers = choosing.Speakers(lambda: secret(folder))
+        found = await choosing.find(network, speakers, url=url, known=location)
     if isinstance(found, NoGateway):
         router = Router(url or "", found.reason, url is not None)
     else:
-        external = (await found.condition(status=False)).external_address
+        external = await found.external_address()
         mapping = await try_mapping(found, folder, until)
         router = Router(found.location, "", url is not None, external, mapping)
     return Network(ways, "", used, network.address, traffic, traffic_address), router

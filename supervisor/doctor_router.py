@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
+from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
 from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
 from natsup.supervisor.doctor_findings import Finding, Level
@@ -17,7 +18,7 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
         if not router.reason:
             found.append(_external(router))
         if router.mapping is not None:
-            found.append(_mapping(router.mapping))
+            found.append(_mapping(router.mapping, protocol_of(router.location)))
     return found
 
 
@@ -62,10 +63,14 @@ def _traffic(network: Network, used: Way) -> Finding:
     )
 
 
+_TITLES = {"upnp": "UPnP", "pcp": "PCP", "natpmp": "NAT-PMP"}
+
+
 def _router(router: Router, network: Network) -> Finding:
     name = ("router", "Router")
     if not router.reason:
-        return Finding(*name, Level.OK, f"speaks UPnP at {router.location}")
+        title = _TITLES[protocol_of(router.location)]
+        return Finding(*name, Level.OK, f"speaks {title} at {router.location}")
     if router.given:
         advice = "is --gateway the URL of its description, as natsup status shows it?"
         return Finding(*name, Level.PROBLEM, router.reason, advice)
@@ -74,7 +79,8 @@ def _router(router: Router, network: Network) -> Finding:
         *name,
         Level.PROBLEM,
         router.reason,
-        f"switch UPnP (also called UPnP IGD, or automatic port forwarding) on in the router,"
+        f"switch UPnP (also called UPnP IGD, or automatic port forwarding) on in the router, or"
+        f" NAT-PMP or PCP,"
         f" often at {page}; a firewall on this host has to let answers from UDP port 1900 in",
     )
 
@@ -115,7 +121,7 @@ def _external(router: Router) -> Finding:
 _BIND_WAITS = 0.5  # seconds, see natsup.supervisor.options
 
 
-def _mapping(mapping: TrialMapping) -> Finding:
+def _mapping(mapping: TrialMapping, protocol: str) -> Finding:
     name = ("test-mapping", "Test mapping")
     port, outcome, seen = mapping.port, mapping.outcome, mapping.seen
     if not isinstance(outcome, Mapped):
@@ -155,6 +161,9 @@ def _mapping(mapping: TrialMapping) -> Finding:
             f"{took}, seen and removed; the router keeps what it maps until it is told otherwise",
             "should natsup ever be killed, natsup clean removes what it left",
         )
+    if protocol != "upnp":
+        found = f"{took}, and removed; by {_TITLES[protocol]} the router does not show its table"
+        return Finding(*name, Level.OK, found)
     return Finding(*name, Level.OK, f"{took}, seen in the router's table, and removed")
 
 

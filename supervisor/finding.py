@@ -10,26 +10,31 @@ A gateway that is found again is looked through by the keeper: its table may be 
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
-from natsup.state.gateway import Neighbours, host
+from natsup.state.gateway import Gateway, Neighbours, host, protocol_of
 from natsup.state.history import History
 from natsup.state.keeper import Keeper, cancel_after
 from natsup.state.known import Known, recall, remember
+from natsup.state.secret import secret
 from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
 from natsup.supervisor.verdict import Rules
 
 if TYPE_CHECKING:
-    from natsup.upnp.igd import Igd
+    from natsup.upnp.choosing import Speakers
     from natsup.upnp.network import Network
 
 log = logging.getLogger("natsup.session")
 
+_CHOICE_SECONDS = 86400.0  # for which the choice of a protocol counts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _LONGEST_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
 _STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
@@ -56,6 +61,9 @@ class Finder:
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._sign = trio.Event()  # that the router was restarted
+        self._speakers: Speakers | None = None
+        self._protocol: str | None = None  # that this session uses
+        self._chosen = 0.0  # wall clock: when that was chosen
 
     async def searched(self) -> bool:
         """Wait for the end of the first search, within the session's start-up time-out. Has it
@@ -69,7 +77,7 @@ class Finder:
         """Search, use, and search again, until cancelled."""
         pause, longest, reason = _FIRST_PAUSE, _LONGEST_PAUSE, ""
         watch = trio.CancelScope()
-        watched = ("", "", "")
+        watched = ("", "", "", "")
         async with trio.open_nursery() as nursery:
             while True:
                 sign = self._sign = trio.Event()
@@ -83,11 +91,12 @@ class Finder:
                 else:
                     since, reason, longest = clock.now(), "", _LONGEST_PAUSE_IF_KNOWN
                     interface = "" if network is None else network.interface
-                    seen = (interface, found.internal_address, host(found.location))
-                    if watched != (watched := seen):
+                    where = (interface, found.internal_address, host(found.location))
+                    if watched != (watched := (found.protocol, *where)):
                         watch.cancel()
                         watch = trio.CancelScope()
-                        nursery.start_soon(self._watch, *watched, watch)
+                        if found.protocol == "upnp":
+                            nursery.start_soon(self._watch, *where, watch)
                     await self._use(found, network, sign)
                     if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
                         pause = _FIRST_PAUSE
@@ -96,7 +105,7 @@ class Finder:
                     await sign.wait()
                 pause = _FIRST_PAUSE if sign.is_set() else min(pause * 2, longest)
 
-    async def _search(self) -> "tuple[Igd | str, Network | None]":
+    async def _search(self) -> "tuple[Gateway | str, Network | None]":
         """One search. The gateway, or why there is none; and the network, unless that is why."""
         try:
             return await self._search_network()
@@ -104,8 +113,9 @@ class Finder:
             log.exception("the search for a router failed")
             return "an error inside natsup; see the log", None
 
-    async def _search_network(self) -> "tuple[Igd | str, Network | None]":
-        from natsup.upnp.discovery import find_gateway, network_of
+    async def _search_network(self) -> "tuple[Gateway | str, Network | None]":
+        from natsup.upnp.choosing import Speakers, find
+        from natsup.upnp.discovery import network_of
         from natsup.upnp.network import NoGateway
 
         url, seconds = self._settings["gateway"], self._settings["startup_timeout"]
@@ -117,8 +127,28 @@ class Finder:
             # Nobody is to wait for it again; the search goes on all the same.
             self._missing(f"{known.reason} (so it was at {_clock(known.since)})")
         location = known.location if known is not None else None
-        found = await find_gateway(network, url=url, known=location, seconds=seconds)
+        if self._speakers is None:
+            self._speakers = Speakers(lambda: secret(self._folder))
+        found = await find(
+            network,
+            self._speakers,
+            protocols=self._settings["protocols"],
+            prefer=self._preferred(known),
+            url=url,
+            known=location,
+            seconds=seconds,
+        )
         return found.reason if isinstance(found, NoGateway) else found, network
+
+    def _preferred(self, known: Known | None) -> str | None:
+        """The protocol that this session uses, or that another one chose not long ago: the others
+        need not be waited for. Not for good, since the user may switch a better one on."""
+        if self._protocol is not None:
+            return self._protocol
+        if known is None or known.location is None:
+            return None
+        fresh = known.chosen <= time.time() < known.chosen + _CHOICE_SECONDS
+        return protocol_of(known.location) if fresh else None
 
     def _recall(self, network: "Network") -> Known | None:
         return recall(self._folder, network.name, wall=time.time()) if network.name else None
@@ -150,21 +180,38 @@ class Finder:
         self._keeper.gateway_missing(reason)
         self._searched.set()
 
-    async def _use(self, gateway: "Igd", network: "Network | None", sign: trio.Event) -> None:
+    async def _use(self, gateway: Gateway, network: "Network | None", sign: trio.Event) -> None:
         """Keep the ports on a gateway until it leaves a request without an answer, or there is a
         sign that it was restarted."""
+        from natsup.upnp.pmp.gateway import PmpGateway
+
         log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
         self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
         known = self._recall(network) if network is not None else None
+        if self._protocol != gateway.protocol:
+            same = gateway.protocol == self._preferred(known)
+            self._chosen = known.chosen if known is not None and same else time.time()
+            self._protocol = gateway.protocol
         self._keeper.gateway_found(gateway, external=known.external if known is not None else None)
         self._searched.set()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._remember, network, Known(gateway.location, time.time()))
-            nursery.start_soon(self._tidy, gateway, network)
+            found = Known(gateway.location, time.time(), chosen=self._chosen)
+            nursery.start_soon(self._remember, network, found)
+            if isinstance(gateway, PmpGateway):
+                interface = "" if network is None else network.interface
+                nursery.start_soon(self._signs, partial(gateway.watch, interface=interface))
+            nursery.start_soon(self._tidy, gateway, network, found)
             nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
+
+    async def _reopen(self, network: "Network | None", location: str) -> Gateway | None:
+        from natsup.upnp.choosing import reopen
+
+        if network is None or self._speakers is None:
+            return None
+        return await reopen(location, network, self._speakers)
 
     async def _watch(
         self, interface: str, address: str, gateway: str, scope: trio.CancelScope
@@ -172,24 +219,35 @@ class Finder:
         """Look for signs that the router was restarted."""
         from natsup.upnp.watch import watch
 
-        send, receive = trio.open_memory_channel[str](1)
         with scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch, interface, address, gateway, send)
-                async for reason in receive:
-                    log.info("%s", reason)
-                    self._sign.set()
+            await self._signs(partial(watch, interface, address, gateway))
 
-    async def _tidy(self, gateway: "Igd", network: "Network | None") -> None:
+    async def _signs(
+        self, watch: Callable[["trio.MemorySendChannel[str]"], Awaitable[None]]
+    ) -> None:
+        send, receive = trio.open_memory_channel[str](1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, send)
+            async for reason in receive:
+                log.info("%s", reason)
+                self._sign.set()
+
+    async def _tidy(self, gateway: Gateway, network: "Network | None", found: Known) -> None:
         """What can wait for the ports of this session."""
         await self._keeper.answered()
         try:
             address = await gateway.external_address()
             if address is not None:
                 self._keeper.external_address(address)
-                found = Known(gateway.location, time.time(), external=address)
+                found = replace(found, external=address)
                 await self._remember(network, found)
-            report = await sweep(self._folder, gateway, wall=time.time, neighbours=self._neighbours)
+            report = await sweep(
+                self._folder,
+                gateway,
+                wall=time.time,
+                neighbours=self._neighbours,
+                reopen=partial(self._reopen, network),
+            )
         except Exception:
             log.exception("what dead sessions left could not be removed")
         else:

@@ -81,6 +81,13 @@ def _url(text: str) -> str:
     raise ValueError("the URL of its description, such as http://192.168.1.1:5000/rootDesc.xml")
 
 
+def _protocols(text: str) -> list[str]:
+    names = [part.strip().lower() for part in text.split(",")]
+    if set(names) <= {"upnp", "pcp", "natpmp"} and len(set(names)) == len(names):
+        return names
+    raise ValueError("upnp, pcp and natpmp, or some of them, the preferred one first")
+
+
 def _switch(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
@@ -146,6 +153,13 @@ OPTIONS = (
     Option("lease", _lease, 3600, "S", "how long the router may keep a forgotten port [3600]"),
     Option("gateway", _url, None, "URL", "the router's description, if it is not found"),
     Option("interface", _word, None, "IF", "the network interface that leads to the router"),
+    Option(
+        "protocols",
+        _protocols,
+        ["upnp", "pcp", "natpmp"],
+        "NAME,...",
+        "how to ask the router [upnp,pcp,natpmp]",
+    ),
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),

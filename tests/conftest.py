@@ -18,11 +18,11 @@ def mark(request: pytest.FixtureRequest) -> Iterator[bytes]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, mark: bytes) -> Iterator[Lab]:
-    """A home network with a real router, of the test's own."""
+def lab(tmp_path: Path, mark: bytes, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A home network with a real router, of the test's own. A parameter: options of `Lab`."""
     folder = tmp_path / "lab"
     folder.mkdir()
-    with Lab(folder) as network:
+    with Lab(folder, **getattr(request, "param", {})) as network:
         yield network
         # Sessions end with their programs; and that while they can still ask the router.
         network.end_programs(spared=leftovers.natsups(mark))

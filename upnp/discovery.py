@@ -7,6 +7,7 @@ himself a router, because whoever is believed can deny ports to local programs.
 
 import contextlib
 import logging
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -43,29 +44,35 @@ async def network_of(*, interface: str | None, url: str | None) -> Network | NoG
 
 
 async def find_gateway(
-    network: Network, *, url: str | None = None, known: str | None = None, seconds: float = 2.0
+    network: Network,
+    *,
+    url: str | None = None,
+    known: str | None = None,
+    seconds: float = 2.0,
+    heard: Callable[[], None] = lambda: None,
 ) -> "Igd | NoGateway":
     """The gateway of ``network``, or the router whose description is at ``url``.
 
     ``known``: where the gateway's description was at another time, which is tried while the search
     goes on. ``seconds``: how long an answer to the search is waited for. A description that was
     found has patience of its own, because there are routers that take long to give it: 10 s.
+    ``heard``: called when the router has said where its description is.
     Raises nothing for what a network or a router does.
     """
     if url is not None:
         return await _open(trust.read(url), network)
-    return await _first(network, known, seconds)
+    return await _first(network, known, seconds, heard)
 
 
-async def _first(network: Network, known: str | None, seconds: float) -> "Igd | NoGateway":
+async def _first(
+    network: Network, known: str | None, seconds: float, heard: Callable[[], None]
+) -> "Igd | NoGateway":
     """Search, and open what is found until something can be opened.
 
     The next description is tried when one is of no use, or takes long: not all at once, for the
     routers that take a single connection.
     """
-    result: Igd | NoGateway = NoGateway(
-        f"the router at {network.gateway} does not answer to UPnP; is it switched on there?"
-    )
+    result: Igd | NoGateway = NoGateway(silence(network))
     async with trio.open_nursery() as nursery:
 
         async def attempt(location: trust.Url, over: trio.Event) -> None:
@@ -77,16 +84,25 @@ async def _first(network: Network, known: str | None, seconds: float) -> "Igd | 
                 nursery.cancel_scope.cancel()
 
         send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS + 1)
+        told = None
         with contextlib.suppress(trust.Refused):
             if known is not None:
-                send.send_nowait(trust.location(known, sender=network.gateway, own=network.address))
+                told = trust.location(known, sender=network.gateway, own=network.address)
+                send.send_nowait(told)
         nursery.start_soon(_search, network, send, seconds)
         async for location in receive:
+            if location is not told:
+                heard()
             over = trio.Event()
             nursery.start_soon(attempt, location, over)
             with trio.move_on_after(_HEAD_START):
                 await over.wait()
     return result
+
+
+def silence(network: Network) -> str:
+    """What is said of a router that does not answer."""
+    return f"the router at {network.gateway} does not answer to UPnP; is it switched on there?"
 
 
 async def _search(

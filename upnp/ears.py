@@ -1,4 +1,4 @@
-"""Hearing what a router says unasked, without a port of SSDP's.
+"""Hearing what a router says unasked, without a port of SSDP's, or of NAT-PMP's and PCP's.
 
 A router that starts, or is switched off properly, tells so at once, to port 1900 of a multicast
 group (UPnP Device Architecture 1.1, section 1.2). A UDP socket would have to be bound to that port,
@@ -28,8 +28,8 @@ _LD_BYTE, _LD_HALF, _LD_WORD, _LD_HALF_AFTER, _LDX_HEADER = 0x30, 0x28, 0x20, 0x
 _JEQ, _JSET, _RET = 0x15, 0x45, 0x06
 
 
-def filter_program(gateway: str) -> bytes:
-    """Classic BPF: UDP from this address to SSDP's port. The packet begins with its IP header."""
+def filter_program(gateway: str, port: int = ssdp.PORT) -> bytes:
+    """Classic BPF: UDP from this address to this port. The packet begins with its IP header."""
     sender = int.from_bytes(trio.socket.inet_aton(gateway), "big")
     return b"".join(
         struct.pack("=HBBI", *instruction)
@@ -42,7 +42,7 @@ def filter_program(gateway: str) -> bytes:
             (_JSET, 4, 0, _FRAGMENT),
             (_LDX_HEADER, 0, 0, 0),
             (_LD_HALF_AFTER, 0, 0, 2),
-            (_JEQ, 0, 1, ssdp.PORT),
+            (_JEQ, 0, 1, port),
             (_RET, 0, 0, 0xFFFF),
             (_RET, 0, 0, 0),
         )
@@ -61,8 +61,19 @@ def payload(packet: bytes) -> bytes:
 class Ears:
     """Hears one router: `async with Ears(...)`. Entering it raises OSError."""
 
-    def __init__(self, interface: str, address: str, gateway: str) -> None:
-        """``address``: this host's, on ``interface``; ``gateway``: the router's."""
+    def __init__(
+        self,
+        interface: str,
+        address: str,
+        gateway: str,
+        *,
+        group: str = ssdp.MULTICAST,
+        port: int = ssdp.PORT,
+    ) -> None:
+        """``address``: this host's, on ``interface``; ``gateway``: the router's. ``group`` and
+        ``port``: to which it speaks."""
+        self._group = group
+        self._port = port
         self._interface = interface
         self._address = address
         self._gateway = gateway
@@ -72,13 +83,13 @@ class Ears:
         # A member of the group, so that network card and switches let its packets come here.
         self._member = trio.socket.socket(trio.socket.AF_INET, kind)
         try:
-            group = trio.socket.inet_aton(ssdp.MULTICAST) + trio.socket.inet_aton(self._address)
+            group = trio.socket.inet_aton(self._group) + trio.socket.inet_aton(self._address)
             membership = trio.socket.IP_ADD_MEMBERSHIP
             self._member.setsockopt(trio.socket.IPPROTO_IP, membership, group)
             # Of no protocol, it hears nothing before the filter is there.
             self._packets = trio.socket.socket(trio.socket.AF_PACKET, kind, 0)
             try:
-                program = filter_program(self._gateway)
+                program = filter_program(self._gateway, self._port)
                 buffer = ctypes.create_string_buffer(program, len(program))
                 fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
                 self._packets.setsockopt(trio.socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)

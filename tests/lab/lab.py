@@ -76,10 +76,10 @@ ext_ifname=wan
 ext_ip={outside}
 listening_ip=lan
 port={port}
-enable_upnp=yes
-enable_natpmp=no
+enable_upnp={upnp}
+enable_natpmp={pmp}
 secure_mode=yes
-system_uptime=yes
+system_uptime={clock}
 lease_file={folder}/leases
 upnp_table_name=filter
 upnp_nat_table_name=nat
@@ -99,10 +99,16 @@ def _kill(pids: Iterable[int]) -> None:
 
 
 class Lab:
-    """The network, for as long as the `with` block lasts. ``folder`` is where its files go."""
+    """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
-    def __init__(self, folder: Path) -> None:
+    ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
+    speaks UPnP.
+    """
+
+    def __init__(self, folder: Path, *, upnp: bool = True, pmp: bool = False) -> None:
         self.folder = folder
+        self.upnp = upnp
+        self.pmp = pmp
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
         self._on_lan: list[subprocess.Popen[Any]] = []
@@ -183,7 +189,15 @@ class Lab:
     def start_router(self) -> None:
         """Start miniupnpd and wait until it answers."""
         config = self.folder / "miniupnpd.conf"
-        config.write_text(_MINIUPNPD.format(outside=OUTSIDE, port=ROUTER_PORT, folder=self.folder))
+        text = _MINIUPNPD.format(
+            outside=OUTSIDE,
+            port=ROUTER_PORT,
+            folder=self.folder,
+            upnp="yes" if self.upnp else "no",
+            pmp="yes" if self.pmp else "no",
+            clock="no" if self.pmp else "yes",
+        )
+        config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
         command = ["miniupnpd", "-d", "-f", str(config), "-P", str(pid_file)]
         with (self.folder / "miniupnpd.log").open("ab") as log:
@@ -193,7 +207,7 @@ class Lab:
     def _answers(self) -> bool:
         assert self._router is not None
         assert self._router.poll() is None, (self.folder / "miniupnpd.log").read_text()
-        return bool(self._description())
+        return bool(self._description() if self.upnp else self.epoch())
 
     def stop_router(self) -> None:
         """End miniupnpd as a power cut would; its forwardings in the kernel stay."""
@@ -241,6 +255,18 @@ class Lab:
             f"s.sendto({notify.encode()!r}, ('239.255.255.250', 1900))\n"
         )
         self.run("router", [sys.executable, "-c", say], check=True)
+
+    def epoch(self) -> str:
+        """The answer to NAT-PMP's first question, in hexadecimal; "" if there is none."""
+        script = (
+            "import socket, sys\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            "s.settimeout(1)\n"
+            f"s.connect(('{ROUTER}', 5351))\n"
+            "s.send(bytes(2))\n"
+            "sys.stdout.write(s.recv(16).hex())\n"
+        )
+        return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
 
     def _description(self) -> str:
         address = f"{ROUTER}:{ROUTER_PORT}"

@@ -69,3 +69,16 @@ def test_where_nothing_can_be_written_nothing_is_known(tmp_path: Path) -> None:
     file.write_text("")
     remember(file, HOME, ROUTER)
     assert recall(file, HOME, wall=0.0) is None
+
+
+def test_what_an_older_natsup_wrote_is_read(tmp_path: Path) -> None:
+    (tmp_path / "networks.json").write_text(
+        '{"a": {"location": "http://192.168.1.1:5000/x", "since": 1000.0, "reason": ""}}'
+    )
+    assert recall(tmp_path, "a", wall=1000.0) == ROUTER
+
+
+def test_when_the_protocol_was_chosen_is_kept(tmp_path: Path) -> None:
+    known = Known("pcp://192.168.1.1:5351", 1000.0, chosen=900.0)
+    remember(tmp_path, HOME, known)
+    assert recall(tmp_path, HOME, wall=1000.0) == known

@@ -188,3 +188,26 @@ def test_what_left_nothing_needs_no_router(tmp_path: Path, living: Journal) -> N
     left = forget(dead, wall=1011.0)
     assert sorted(record.header.session for record in left) == ["for-ever", "full"]
     assert sorted(names(tmp_path)) == ["for-ever", "full", "living"]
+
+
+async def test_each_protocol_removes_what_it_has_made(tmp_path: Path, router: Router) -> None:
+    session(tmp_path, "one", TCP, location="pcp://192.168.77.1:5351").end(left=True)
+    session(tmp_path, "two", UDP, location="natpmp://192.168.77.1:5351").end(left=True)
+    session(tmp_path, "three", Port(Protocol.TCP, 7001)).end(left=True)
+    other = Router()
+    other.protocol, other.location = "pcp", "pcp://192.168.77.1:5351"
+    opened = []
+
+    async def reopen(location: str) -> Router | None:
+        opened.append(location)
+        return other if location == other.location else None
+
+    report = await sweep(tmp_path, router, wall=lambda: 1000.0, neighbours=Others(), reopen=reopen)
+    assert other.asked == [TCP]
+    assert router.asked == [Port(Protocol.TCP, 7001)]
+    assert sorted(opened) == ["natpmp://192.168.77.1:5351", "pcp://192.168.77.1:5351"]
+    assert report.left == [
+        "udp/7000 of x (session two) is left: it was mapped by natpmp, which the router does not"
+        " answer to"
+    ]
+    assert names(tmp_path) == ["two"]

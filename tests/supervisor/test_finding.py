@@ -35,6 +35,7 @@ class World:
         self.gateways = ["127.0.0.9"]
         self.found: Gateway | NoGateway = NONE
         self.known: list[str | None] = []  # what each search was told
+        self.preferred: list[object] = []
         self.looks = 0
         self.hold_look: dict[int, trio.Event] = {}
         self.hold_search: dict[int, trio.Event] = {}
@@ -47,9 +48,10 @@ class World:
         return Network("lo", gateway, "127.0.0.1", name=name)
 
     async def find(
-        self, network: Network, *, known: str | None, **_: object
+        self, network: Network, speakers: object, *, known: str | None, **more: object
     ) -> Gateway | NoGateway:
         self.known.append(known)
+        self.preferred.append(more["prefer"])
         if len(self.known) in self.hold_search:
             await self.hold_search[len(self.known)].wait()
         return self.found
@@ -64,7 +66,7 @@ class Here(Router):
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr("natsup.upnp.discovery.network_of", made.look)
-    monkeypatch.setattr("natsup.upnp.discovery.find_gateway", made.find)
+    monkeypatch.setattr("natsup.upnp.choosing.find", made.find)
     return made
 
 
@@ -87,7 +89,12 @@ Start = Callable[..., Finder]
 @pytest.fixture
 def start(world: World, keeper: Keeper, tmp_path: Path, nursery: trio.Nursery) -> Start:
     def run(startup_timeout: float = 60.0) -> Finder:
-        settings = {"gateway": None, "interface": None, "startup_timeout": startup_timeout}
+        settings = {
+            "gateway": None,
+            "interface": None,
+            "startup_timeout": startup_timeout,
+            "protocols": ["upnp", "pcp", "natpmp"],
+        }
         history = History(tmp_path, "s", ["x"])
         made = Finder(settings, keeper, Rules(), tmp_path, Others(), history)
         nursery.start_soon(made.run)
@@ -153,6 +160,40 @@ async def test_where_the_router_was_is_tried(
     world.found = Here()
     assert await outcome(start(), keeper) == GRANTED
     assert world.known == [LOCATION]
+
+
+@pytest.mark.parametrize(
+    ("location", "age", "preferred"),
+    [
+        ("pcp://127.0.0.9:5351", 10.0, "pcp"),
+        ("natpmp://127.0.0.9:5351", 80000.0, "natpmp"),
+        ("pcp://127.0.0.9:5351", 90000.0, None),  # the user may have switched a better one on
+        ("pcp://127.0.0.9:5351", -10.0, None),
+        (LOCATION, 10.0, "upnp"),
+    ],
+)
+async def test_the_protocol_that_was_chosen_is_preferred_for_a_day(
+    world: World,
+    start: Start,
+    keeper: Keeper,
+    tmp_path: Path,
+    location: str,
+    age: float,
+    preferred: str | None,
+) -> None:
+    chosen = time.time() - age
+    remember(tmp_path, MAC, Known(location, time.time() - 1, chosen=chosen))
+    router = Here()
+    router.location, router.protocol = location, location.partition(":")[0].replace("http", "upnp")
+    world.found = router
+    assert await outcome(start(), keeper) == GRANTED
+    assert world.preferred == [preferred]
+    await wait_all_tasks_blocked()
+    known = remembered(tmp_path)
+    assert known is not None
+    # It is the choice that grows old, not the last use of it.
+    assert (known.chosen == chosen) is (preferred is not None)
+    assert known.location == location
 
 
 @pytest.mark.parametrize(("age", "counts"), [(0, True), (290, True), (310, False)])
