@@ -61,6 +61,7 @@ class Quirks:
     framing: str = "length"  # see FRAMINGS in tests.gateway.wire
     manners: dict[str, str] = field(default_factory=dict)  # action → see MANNERS there
     late: dict[str, float] = field(default_factory=dict)  # action → seconds
+    login: bool = False  # a page of HTML for an answer to every action, and nothing is done
     redirect: str | None = None  # where every request is sent on to
     exact_header: bool = False  # wants SOAPAction in this spelling, and quoted
     exact_host: bool = False  # wants its own address and port as Host

@@ -37,12 +37,14 @@ FAULTS = {
 }
 FAULTS["capitals"] = FAULTS["capitals"].replace("{CODE}", "{code}")
 
+LOGIN = "<html><head></head><body>Please log in</body></html>"
+
 # How the success of an action that answers nothing is written; None: as it should be
 SUCCESSES = {
     "plain": None,
     "empty": "",
     "blank": "\r\n",
-    "html": "<html><head></head><body>Please log in</body></html>",
+    "html": LOGIN,
     "short": '<?xml version="1.0"?><Envelope><Body/></Envelope>',
 }
 
