@@ -11,10 +11,12 @@ from typing import Any
 import trio
 
 from tests.gateway.gateway import Gateway
-from tests.gateway.quirks import NAMES
+from tests.gateway.quirks import NAMES, Quirks
 
 
 async def do(gateway: Gateway, nursery: trio.Nursery, command: dict[str, Any]) -> None:
+    if command.get("reset"):
+        vars(gateway.quirks).update(vars(Quirks()))
     for name, value in command.get("quirks", {}).items():
         assert name in NAMES, name
         setattr(gateway.quirks, name, tuple(value) if isinstance(value, list) else value)
