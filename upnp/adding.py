@@ -245,9 +245,10 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         return Ignored(seen.reason, silent=True), device
     if seen.listed and port not in device.added:
         return Ignored(f"{seen.reason}, and is left alone"), device
+    renewal = seen.kind is Kind.OURS
     # There are routers that prolong nothing (miniupnp's issue 199).
     anew = device.prolongs is False and _runs_out(seen.lease, lease)
-    cleaned = seen.kind is Kind.STALE or (seen.kind is Kind.OURS and anew)
+    cleaned = seen.kind is Kind.STALE or (renewal and anew)
     if cleaned:
         yield Delete(port)
     leases = [0] if device.permanent_only or lease == 0 else [lease, 0]
@@ -259,7 +260,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if isinstance(answer, Done):
             permanent = wanted == 0 and (device.permanent_only or lease != 0)
             device = replace(device, permanent_only=permanent, added=device.added | {port})
-            if seen.kind is not Kind.OURS or cleaned:
+            if not renewal:
                 device = replace(device, unseen=device.unseen | {port})
             elif _runs_out(seen.lease, wanted) and device.prolongs is None:
                 again, device = yield from looking(port, device)

@@ -120,17 +120,17 @@ def test_49_a_silent_router_costs_the_budget_and_no_more(home: Home, tmp_path: P
     home.remote.set(manners={ADD: "silent"})
     began = time.monotonic()
     assert program.bind("s", PORT) is None
-    assert 0.5 <= time.monotonic() - began < 2
+    assert 0.5 <= time.monotonic() - began < 5
     home.restart()
 
 
 def test_60_a_late_answer_is_heard_in_the_background(home: Home, tmp_path: Path) -> None:
     program = Program(home.lab, tmp_path, "--timeout", "0.5")
     assert program.bind("warm", PORT - 1) is None
-    home.remote.set(late={ADD: 1.5})
+    home.remote.set(late={ADD: 3})
     began = time.monotonic()
     assert program.bind("s", PORT) is None
-    assert time.monotonic() - began < 1.4
+    assert time.monotonic() - began < 2.5
     home.lab.wait_for(lambda: home.states(program)[PORT] == "mapped")
     assert home.remote.asked.count(f"add 3600 TCP {PORT}") == 1
 
