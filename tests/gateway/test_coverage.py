@@ -20,7 +20,6 @@ ELSEWHERE = {
 
 NOT_YET = {
     42: "a new address of this host: natsup does not watch its own addresses yet",
-    71: "an answer 20 s after the search: by then nobody listens, and the next search is another",
     72: "no UPnP but NAT-PMP",
     **dict.fromkeys(range(74, 94), "NAT-PMP and PCP, which natsup does not speak yet"),
 }

@@ -353,3 +353,12 @@ async def test_70_two_descriptions_of_one_router(autojump_clock: MockClock) -> N
         assert await added() == Mapped(3600)
         assert "GET /v2.xml" in [str(request) for request in gateway.log]
         n.cancel_scope.cancel()
+
+
+async def test_71_an_answer_twenty_seconds_after_the_search(autojump_clock: MockClock) -> None:
+    """The first search is over by then, but not those that follow (see test_finding)."""
+    async with searched(autojump_clock, Quirks(search_late=20.0)) as gateway:
+        assert isinstance(await found(seconds=2), NoGateway)
+        searches = len(gateway.searches)
+        assert await added(seconds=25) == Mapped(3600)
+        assert len(gateway.searches) - searches <= 8 * 12  # rounds, each to one and to all
