@@ -37,6 +37,7 @@ log = logging.getLogger("natsup.session")
 _CHOICE_SECONDS = 86400.0  # for which the choice of a protocol counts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _LONGEST_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
+_LATE_SECONDS = 25.0  # of a search that nobody waits for: there are routers that answer late
 _STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
 
 
@@ -81,7 +82,7 @@ class Finder:
         async with trio.open_nursery() as nursery:
             while True:
                 sign = self._sign = trio.Event()
-                found, network = await self._search()
+                found, network = await self._search(patient=bool(reason))
                 if isinstance(found, str):
                     level = logging.DEBUG if found == reason else logging.WARNING
                     log.log(level, "no router to ask: %s", found)
@@ -105,20 +106,25 @@ class Finder:
                     await sign.wait()
                 pause = _FIRST_PAUSE if sign.is_set() else min(pause * 2, longest)
 
-    async def _search(self) -> "tuple[Gateway | str, Network | None]":
-        """One search. The gateway, or why there is none; and the network, unless that is why."""
+    async def _search(self, *, patient: bool) -> "tuple[Gateway | str, Network | None]":
+        """One search. The gateway, or why there is none; and the network, unless that is why.
+
+        ``patient``: the one before found none either.
+        """
         try:
-            return await self._search_network()
+            return await self._search_network(patient)
         except Exception:
             log.exception("the search for a router failed")
             return "an error inside natsup; see the log", None
 
-    async def _search_network(self) -> "tuple[Gateway | str, Network | None]":
+    async def _search_network(self, patient: bool) -> "tuple[Gateway | str, Network | None]":
         from natsup.upnp.choosing import Speakers, find
         from natsup.upnp.discovery import network_of
         from natsup.upnp.network import NoGateway
 
         url, seconds = self._settings["gateway"], self._settings["startup_timeout"]
+        if patient:
+            seconds = max(seconds, _LATE_SECONDS)
         network = await network_of(interface=self._settings["interface"], url=url)
         if isinstance(network, NoGateway):
             return network.reason, None

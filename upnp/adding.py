@@ -100,6 +100,12 @@ class Device:
     calibrated: frozenset[int] = frozenset()
     # What it was made to forward from here, or may have been, and was not seen to have lost
     added: frozenset[Port] = frozenset()
+    # What of that has not been looked at since
+    unseen: frozenset[Port] = frozenset()
+    # Is it being tried whether it keeps permanent mappings, and no others? None: not yet
+    trial: bool | None = None
+    granted: int = 0  # seconds that were left of a new mapping when it was looked at; 0: unknown
+    prolongs: bool | None = None  # does a renewal prolong a lease? None: it was not seen yet
 
 
 class Kind(Enum):
@@ -193,9 +199,34 @@ def looking(port: Port, device: Device) -> Looking:
         if not isinstance(other, NoAnswer):
             device = replace(device, calibrated=device.calibrated | {answer.code})
     found = holder(answer, port, device)
-    if found.kind not in (Kind.OURS, Kind.UNKNOWN):
+    if found.kind is Kind.UNKNOWN:
+        return found, device
+    if port in device.unseen:
+        device = _first_seen(found, replace(device, unseen=device.unseen - {port}))
+    if found.kind is not Kind.OURS:
         device = replace(device, added=device.added - {port})
     return found, device
+
+
+_SHORTEST = 60  # seconds: what is said to be granted for less is taken for so long
+
+
+def _first_seen(found: Holder, device: Device) -> Device:
+    """What the first look at a new mapping tells of the router.
+
+    It may have granted less time than it was asked for. Where there is no mapping any more, it may
+    keep permanent ones alone, without saying so (tailscale's issue 18196: DD-WRT), or none, for
+    want of room. A permanent one is tried, once, and tells.
+    """
+    if found.kind is Kind.OURS:
+        granted = max(found.lease, _SHORTEST) if found.lease else device.granted
+        tried = False if device.trial else device.trial
+        return replace(device, granted=granted, trial=tried)
+    if found.kind is Kind.NOBODY and device.trial:
+        return replace(device, permanent_only=False, trial=False)
+    if found.kind is Kind.NOBODY and device.trial is None and not device.permanent_only:
+        return replace(device, permanent_only=True, trial=True)
+    return device
 
 
 def _unlikely(number: int) -> int:
@@ -214,9 +245,12 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         return Ignored(seen.reason, silent=True), device
     if seen.listed and port not in device.added:
         return Ignored(f"{seen.reason}, and is left alone"), device
-    if seen.kind is Kind.STALE:
+    renewal = seen.kind is Kind.OURS
+    # There are routers that prolong nothing (miniupnp's issue 199).
+    anew = device.prolongs is False and _runs_out(seen.lease, lease)
+    cleaned = seen.kind is Kind.STALE or (renewal and anew)
+    if cleaned:
         yield Delete(port)
-    cleaned = seen.kind is Kind.STALE
     leases = [0] if device.permanent_only or lease == 0 else [lease, 0]
     tried = 0
     while True:
@@ -226,7 +260,17 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if isinstance(answer, Done):
             permanent = wanted == 0 and (device.permanent_only or lease != 0)
             device = replace(device, permanent_only=permanent, added=device.added | {port})
-            return Mapped(wanted), device
+            if not renewal:
+                device = replace(device, unseen=device.unseen | {port})
+            elif _runs_out(seen.lease, wanted) and device.prolongs is None:
+                again, device = yield from looking(port, device)
+                if again.kind is Kind.OURS and again.lease:
+                    device = replace(device, prolongs=again.lease > seen.lease)
+                if device.prolongs is False:
+                    yield Delete(port)
+                    cleaned, leases = True, [wanted]
+                    continue
+            return _mapped(wanted, device), device
         if isinstance(answer, NoAnswer):
             if answer.sent:
                 device = replace(device, added=device.added | {port})
@@ -246,7 +290,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if seen.kind is Kind.OTHER:
             return Conflict(seen.address), device
         if seen.kind is Kind.OURS:
-            return Mapped(wanted), replace(device, added=device.added | {port})
+            return _mapped(wanted, device), replace(device, added=device.added | {port})
         if seen.kind is Kind.STALE and not cleaned:
             cleaned = True
             yield Delete(port)
@@ -257,6 +301,15 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if code is None and seen.kind is Kind.UNKNOWN:  # it may have been carried out
             return Unknown(means.reason), replace(device, added=device.added | {port})
         return means.refusal(), device
+
+
+def _runs_out(left: int, wanted: int) -> bool:
+    """Has some of a lease been used up, by what the router says is left of it? 0: it does not."""
+    return 0 < left < wanted * 3 // 4
+
+
+def _mapped(wanted: int, device: Device) -> Mapped:
+    return Mapped(device.granted if _runs_out(device.granted, wanted) else wanted)
 
 
 Removing = Generator[Step, Answer, tuple[Removal, Device]]

@@ -27,7 +27,7 @@ _DESCRIPTION_SECONDS = 10.0
 _CONDITIONS_SECONDS = 2.0  # for all services together: what they say is a preference, no veto
 _MOST_LOCATIONS = 4  # of one router: some have a description for each version
 _HEAD_START = 1.0  # seconds of one description before the next
-_AGAIN_AFTER = 0.5  # seconds; the search is UDP
+_AGAIN_AFTER, _LONGEST_PAUSE = 0.5, 4.0  # seconds, doubling; the search is UDP
 
 
 async def network_of(*, interface: str | None, url: str | None) -> Network | NoGateway:
@@ -152,6 +152,7 @@ async def _answer(sock: trio.socket.SocketType, network: Network) -> trust.Url |
 
 
 async def _send(sock: trio.socket.SocketType, network: Network) -> None:
+    pause = _AGAIN_AFTER
     while True:
         for target in ssdp.TARGETS:
             for host in (network.gateway, ssdp.MULTICAST):
@@ -159,7 +160,8 @@ async def _send(sock: trio.socket.SocketType, network: Network) -> None:
                     await sock.sendto(ssdp.search(target, host=host), (host, ssdp.PORT))
                 except OSError as error:
                     log.debug("the search cannot be sent: %s", error.strerror)
-        await trio.sleep(_AGAIN_AFTER)
+        await trio.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 async def _open(location: trust.Url, network: Network) -> "Igd | NoGateway":

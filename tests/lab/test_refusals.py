@@ -18,7 +18,7 @@ from tests.lab.lab import OUTSIDE, ROUTER, Lab
 from tests.lab.overheard import Overheard
 from tests.lab.program import NATSUP, Program
 
-_GATEWAY = [NATSUP, "gateway", "--internal", ROUTER, "--external", OUTSIDE, "--port", "5555"]
+SMALL_GATEWAY = [NATSUP, "gateway", "--internal", ROUTER, "--external", OUTSIDE, "--port", "5555"]
 
 # It answers every AddPortMapping with an error, the code being the port less 10000, and what is
 # worse from 20000 on.
@@ -69,7 +69,7 @@ def states(program: Program) -> dict[int, str]:
 
 
 def test_a_full_router_gets_what_it_had_no_room_for_once_it_has(lab: Lab, tmp_path: Path) -> None:
-    replace_router(lab, [*_GATEWAY, "--limit", "3"])
+    replace_router(lab, [*SMALL_GATEWAY, "--limit", "3"])
     program = Program(lab, tmp_path, "--timeout", "10")  # none of its answers are to be missed
     for number in (7000, 7001, 7002, 7003, 7004):
         assert program.bind(f"s{number}", number) is None

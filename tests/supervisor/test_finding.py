@@ -15,7 +15,7 @@ from natsup.state.keeper import Keeper
 from natsup.state.known import Known, recall, remember
 from natsup.state.ledger import Ledger
 from natsup.state.model import Ignored, Outcome
-from natsup.supervisor import clock
+from natsup.supervisor import clock, finding
 from natsup.supervisor.finding import Finder
 from natsup.supervisor.verdict import Rules
 from natsup.upnp.network import Network, NoGateway
@@ -36,6 +36,7 @@ class World:
         self.found: Gateway | NoGateway = NONE
         self.known: list[str | None] = []  # what each search was told
         self.preferred: list[object] = []
+        self.seconds: list[float] = []  # how long each was to be
         self.looks = 0
         self.hold_look: dict[int, trio.Event] = {}
         self.hold_search: dict[int, trio.Event] = {}
@@ -48,10 +49,17 @@ class World:
         return Network("lo", gateway, "127.0.0.1", name=name)
 
     async def find(
-        self, network: Network, speakers: object, *, known: str | None, **more: object
+        self,
+        network: Network,
+        speakers: object,
+        *,
+        known: str | None,
+        seconds: float,
+        **more: object,
     ) -> Gateway | NoGateway:
         self.known.append(known)
         self.preferred.append(more["prefer"])
+        self.seconds.append(seconds)
         if len(self.known) in self.hold_search:
             await self.hold_search[len(self.known)].wait()
         return self.found
@@ -227,3 +235,16 @@ async def test_the_search_is_waited_for_once(world: World, start: Start) -> None
     with trio.fail_after(0.4):
         for _ in range(100):
             assert not await finder.searched()
+
+
+async def test_only_the_search_that_nobody_waits_for_is_a_long_one(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are routers that answer after 20 s."""
+    monkeypatch.setattr(finding, "_FIRST_PAUSE", 0.0)
+    third = world.hold_search[3] = trio.Event()
+    finder = start(startup_timeout=0.5)
+    assert await finder.searched()
+    await wait_all_tasks_blocked()
+    assert world.seconds == [0.5, 25.0, 25.0]
+    third.set()

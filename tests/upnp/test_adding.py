@@ -311,6 +311,81 @@ def see(device: Device, *answers: Answer) -> tuple[Holder, Device]:
     raise AssertionError("it asks on")
 
 
+def left(seconds: int) -> Found:
+    """Ours, with so much of its lease left."""
+    return Found(HERE, "6881", "1", str(seconds))
+
+
+class TestLearned:
+    """What a router does with leases, without saying so."""
+
+    ADDED: Said = (look(NOBODY), put(Done()))
+    OLD = left(1800)
+
+    def test_a_lease_that_is_granted_for_less(self) -> None:
+        _, _, device = play(self.ADDED, DEVICE)
+        _, device = see(device, left(597))
+        assert add(look(left(300)), put(Done()), look(left(600)), device=device)[0] == Mapped(597)
+        assert add(*self.ADDED, device=device)[0] == Mapped(597)
+
+    @pytest.mark.parametrize(
+        ("shown", "granted"), [(0, 3600), (1, 60), (3597, 3600), (10**9, 3600)]
+    )
+    def test_what_is_said_of_a_lease_is_not_taken_at_its_word(
+        self, shown: int, granted: int
+    ) -> None:
+        _, _, device = play(self.ADDED, DEVICE)
+        _, device = see(device, left(shown))
+        assert add(*self.ADDED, device=device)[0] == Mapped(granted)
+
+    def test_a_renewal_that_prolongs_is_looked_at_once(self) -> None:
+        said = (look(self.OLD), put(Done()), look(left(3600)))
+        outcome, _, device = play(said, DEVICE)
+        assert outcome == Mapped(3600)
+        assert add(look(self.OLD), put(Done()), device=device) == (Mapped(3600), [3600])
+
+    def test_where_nothing_is_prolonged_it_is_made_anew(self) -> None:
+        said = (look(self.OLD), put(Done()), look(self.OLD), DELETED, put(Done()))
+        outcome, leases, device = play(said, DEVICE)
+        assert (outcome, leases) == (Mapped(3600), [3600, 3600])
+        again = (look(self.OLD), DELETED, put(Done()))
+        assert add(*again, device=device) == (Mapped(3600), [3600])
+
+    def test_what_is_fresh_is_not_made_anew(self) -> None:
+        device = replace(DEVICE, prolongs=False)
+        assert add(look(left(3500)), put(Done()), device=device) == (Mapped(3600), [3600])
+
+    @pytest.mark.parametrize("again", [NOBODY, THEIRS, OURS, UNSUPPORTED, LOST])
+    def test_a_second_look_that_says_nothing_of_it_deletes_nothing(self, again: Answer) -> None:
+        outcome, _, device = play((look(self.OLD), put(Done()), look(again)), DEVICE)
+        assert outcome == Mapped(3600)
+        assert device.prolongs is None
+
+    def test_where_what_has_a_lease_is_gone_a_permanent_one_is_tried(self) -> None:
+        _, _, device = play(self.ADDED, DEVICE)
+        _, device = see(device, NOBODY)
+        outcome, leases, device = play(self.ADDED, device)
+        assert (outcome, leases) == (Mapped(0), [0])
+        _, device = see(device, OURS)
+        _, device = see(device, NOBODY)  # later on; that has another reason
+        assert add(*self.ADDED, device=device) == (Mapped(0), [0])
+
+    def test_where_a_permanent_one_is_gone_as_well_it_was_not_the_lease(self) -> None:
+        device = DEVICE
+        leases = []
+        for _ in range(4):
+            _, asked, device = play(self.ADDED, device)
+            leases += asked
+            _, device = see(device, NOBODY)
+        assert leases == [3600, 0, 3600, 3600]
+
+    def test_a_mapping_that_has_been_seen_may_go_for_any_reason(self) -> None:
+        _, _, device = play(self.ADDED, DEVICE)
+        for answer in (OURS, NOBODY):
+            _, device = see(device, answer)
+        assert add(*self.ADDED, device=device) == (Mapped(3600), [3600])
+
+
 class TestHolder:
     @pytest.mark.parametrize("client", [HERE, f" {HERE}\n"])
     def test_ours(self, client: str) -> None:

@@ -14,7 +14,7 @@ from natsup.upnp.description import Condition, Service, Unreadable, best, servic
 from tests.upnp.fake import KIND, document
 
 URL = trust.Url("192.168.1.1", 5000, "/d.xml")
-FOLDER = Path(__file__).parent / "descriptions"
+FOLDER = Path(__file__).parents[1] / "gateway" / "descriptions"
 IP2, IP1 = (f"urn:schemas-upnp-org:service:WANIPConnection:{version}" for version in (2, 1))
 PPP = "urn:schemas-upnp-org:service:WANPPPConnection:1"
 

@@ -1,0 +1,116 @@
+"""A host with the fake gateway: what decides and keeps ports in natsup, without its kernel part.
+
+The clock jumps when nothing is left to do, so that hours pass in no time.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from trio.testing import MockClock
+
+from natsup.state.happenings import Event
+from natsup.state.journal import Header, Journal
+from natsup.state.keeper import Keeper
+from natsup.state.ledger import Ledger
+from natsup.state.model import Conflict, Mapped, Outcome, Port, Protocol
+from natsup.upnp import trust
+from natsup.upnp.description import services
+from natsup.upnp.igd import Igd
+from tests.gateway.gateway import HERE, ROUTER, Gateway
+from tests.gateway.quirks import Quirks
+from tests.gateway.table import Entry
+
+PORT = Port(Protocol.TCP, 6881)
+KEY = ("TCP", 6881)
+_PATIENCE = 60.0  # of a bind that wants to know
+
+
+class Alone:
+    """No other session on this host."""
+
+    def announce(self, port: Port) -> None: ...
+
+    def withdraw(self, port: Port) -> None: ...
+
+    def want(self, port: Port) -> bool:
+        return False
+
+
+class House:
+    def __init__(self, gateway: Gateway, keeper: Keeper, ledger: Ledger) -> None:
+        self.gateway = gateway
+        self.keeper = keeper
+        self.told: list[Event] = []
+        self._ledger = ledger
+        self._sockets = 0
+
+    async def bind(self, port: Port = PORT, budget: float = _PATIENCE) -> Outcome:
+        """What becomes of a bind(). But for a conflict it gets its socket, whose number is how
+        many there were before."""
+        with self.keeper.wish(port) as wish:
+            outcome = await wish.outcome(budget)
+            if not isinstance(outcome, Conflict):
+                wish.claim(self._sockets)
+                self._sockets += 1
+        return outcome
+
+    def close(self, socket: int = 0) -> None:
+        self.keeper.release(socket)
+
+    def state(self, port: Port = PORT) -> str:
+        entry = self._ledger.entry(port)
+        return "gone" if entry is None else str(entry.state)
+
+    async def use(self, *, address: str = HERE) -> Igd:
+        """Find the gateway, and keep the ports on it."""
+        igd = await open_igd(self.gateway, address=address)
+        self.keeper.gateway_found(igd)
+        return igd
+
+
+async def open_igd(gateway: Gateway, *, address: str = HERE, seconds: float = 10.0) -> Igd:
+    document = gateway.documents["/d.xml"]
+    assert isinstance(document, str)
+    service, *_ = services(document, url=trust.read(gateway.url))
+    return await Igd.open(service, location=gateway.url, internal_address=address, seconds=seconds)
+
+
+@asynccontextmanager
+async def house(
+    folder: Path,
+    clock: MockClock,
+    quirks: Quirks | None = None,
+    table: dict[tuple[str, int], Entry] | None = None,
+) -> AsyncIterator[House]:
+    """``table``: what the gateway holds at the beginning."""
+    clock.autojump_threshold = 0.005  # sockets are real: leave the kernel a moment
+    ledger = Ledger()
+    gateway = Gateway(ROUTER, quirks)
+    gateway.table.entries.update(table or {})
+    journal = Journal.create(folder, Header("s", pid=1, command=["x"], started=0.0))
+    told: list[Event] = []
+    keeper = Keeper(
+        ledger,
+        journal,
+        clock=trio.current_time,
+        sleep_until=trio.sleep_until,
+        neighbours=Alone(),
+        tell=told.append,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gateway.serve)
+        nursery.start_soon(keeper.run)
+        made = House(gateway, keeper, ledger)
+        made.told = told
+        await made.use()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+def short(outcome: Outcome) -> str:
+    """S, C or I: whether a bind() succeeds with its port open, fails, or goes on without."""
+    if isinstance(outcome, Mapped):
+        return "S"
+    return "C" if isinstance(outcome, Conflict) else "I"

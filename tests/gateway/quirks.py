@@ -1,0 +1,86 @@
+"""What a router may do otherwise than it should: one switch each, by name.
+
+They go together in any number, and may be set while the gateway runs. All off, it is a good router.
+Actions are named as in UPnP; ``"GET"`` is the reading of a document, ``"*"`` is everything.
+"""
+
+from dataclasses import dataclass, field, fields
+
+
+@dataclass
+class Quirks:
+    # --- the table ---
+
+    # Action → the code that it is always refused with. Text is sent as it is.
+    faults: dict[str, int | str] = field(default_factory=dict)
+    # At the next AddPortMapping somebody else is quicker: (address, internal port)
+    taken_meanwhile: tuple[str, str] | None = None
+    conflict: int = 718  # what is said of a port that another host has
+    absent: int = 714  # what is said of a port that nobody has
+    trusts: str | None = None  # maps to this address only, whoever asks; None: to the one that asks
+    untrusted: int = 606  # what is said to all others
+    overwrites: bool = False  # lets any host take any port
+    one_internal_port: bool = False  # a mapping is not led to another internal port: a conflict
+    refuses_renewal: int | None = None  # the code that a second AddPortMapping gets
+    forgets: bool = False  # says that it has added, and has not
+    stolen: str | None = None  # adds for this address, whoever is named
+    shows_client: str | None = None  # shows this in place of every mapping's address
+    shows_enabled: str = "1"
+    room: int | None = None  # for so many mappings
+    full: int = 728  # what is said then
+    longest_name: int | None = None  # of a mapping; a longer one is a failure (501)
+    lowest_port: int = 1  # of those that may be mapped
+    not_permitted: int = 718  # what is said of the others
+    capitals: bool = False  # protocols in small letters are refused
+    wan_down: bool = False
+
+    # --- leases ---
+
+    permanent_only: int | None = None  # the code that any lease is refused with
+    leases: tuple[int, ...] | None = None  # all that are taken; others are 402
+    stores_lease: int | None = None  # whatever was asked for
+    shows_lease: int | None = None  # whatever is left
+    renews: bool = True  # a second AddPortMapping prolongs the lease
+    dies_after: float | None = None  # seconds after which whatever has a lease ends
+
+    # --- what it says ---
+
+    code_form: str = "{}"  # how a code is written
+    fault_form: str = "plain"  # see FAULTS in tests.gateway.soap
+    fault_status: int = 500
+    success_form: str = "plain"  # see SUCCESSES
+    success_status: int = 200
+    before_body: str = ""
+    after_body: str = ""
+    external: str = "11.22.33.1"
+    connected: dict[str, str] = field(default_factory=dict)  # path → its NewConnectionStatus
+    externals: dict[str, str] = field(default_factory=dict)  # path → its address
+
+    # --- how it says it ---
+
+    framing: str = "length"  # see FRAMINGS in tests.gateway.wire
+    manners: dict[str, str] = field(default_factory=dict)  # action → see MANNERS there
+    late: dict[str, float] = field(default_factory=dict)  # action → seconds
+    login: bool = False  # a page of HTML for an answer to every action, and nothing is done
+    redirect: str | None = None  # where every request is sent on to
+    exact_header: bool = False  # wants SOAPAction in this spelling, and quoted
+    exact_host: bool = False  # wants its own address and port as Host
+    exact_service: str | None = None  # wants this serviceType
+    one_connection: bool = False  # a second one is closed
+    closes: bool = False  # closes after every answer, without saying so
+
+    # --- the search ---
+
+    unicast: bool = True
+    multicast: bool = True
+    other_port: bool = False  # answers from another port than 1900
+    status_line: str = "HTTP/1.1 200 OK"
+    more_lines: tuple[str, ...] = ()
+    location: str | None = None  # in place of the true one
+    times: int = 1  # how often each answer is sent
+    search_late: float = 0.0  # seconds
+    bootid: int | None = 1
+    targets: tuple[str, ...] | None = None  # all that it answers to; None: what it is
+
+
+NAMES = frozenset(one.name for one in fields(Quirks))
