@@ -110,6 +110,8 @@ class _Guard:
             mine = self._listener.fd
         if mine >= 0:
             poll.register(mine, select.POLLIN)
+        elif not others and seconds is None:
+            return set()  # the last caller has gone just now, and nothing would end the wait
         ready = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
         if mine in ready:
             if self._control is not None:

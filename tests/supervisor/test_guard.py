@@ -19,6 +19,7 @@ from natsup.state.model import Port, Protocol
 from natsup.supervisor import guard, handover, libc
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
+from tests.kernel.harness import supervised
 
 _PR_GET_DUMPABLE = 3
 
@@ -200,3 +201,12 @@ def test_a_supervisor_that_dies_while_it_writes_its_journal_anew(tmp_path: Path)
             assert os.WEXITSTATUS(status) == 1
             break
     assert steps > 10
+
+
+def test_a_guard_whose_last_caller_goes_does_not_wait_for_ever() -> None:
+    """It may go between the two looks whether it is there."""
+    with supervised(lambda: None) as child:
+        child.wait()
+        assert child.listener.abandoned()
+        alone = guard._Guard(child.listener, child.page, None, -1)
+        assert alone._take_turn() == set()
