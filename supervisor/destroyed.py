@@ -16,11 +16,9 @@ of its family and protocol. Some facts about that:
   (TCPF_BOUND_INACTIVE).
 """
 
-import ctypes
 import errno
 import logging
 import socket
-import struct
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -30,13 +28,13 @@ import trio
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import diag
 from natsup.supervisor.endings import Watched, port_is_free
+from natsup.upnp import bpf
 
 log = logging.getLogger("natsup.session")
 
 _LOOK_AGAIN_SECONDS = 5.0
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _DROP_MEMBERSHIP = 270, 1, 2
-_SO_ATTACH_FILTER = 26
 
 # enum sknetlink_groups, linux/sock_diag.h
 _GROUPS: dict[tuple[int, Protocol], int] = {
@@ -53,7 +51,6 @@ _STATES_OF_A_SERVER = 1 << _LISTEN | 1 << _BOUND_INACTIVE
 # Beyond this many the filter lets everything through and Python sorts it out: a longer one would
 # have to be rebuilt at every change.
 _MOST_FILTERED = 400
-_LD_WORD, _LD_HALF, _JEQ, _RET = 0x20, 0x28, 0x15, 0x06
 _WHOLE_MESSAGE = 0xFFFFFFFF
 
 
@@ -71,24 +68,20 @@ def filter_program(watched: Iterable[Watched]) -> bytes:
     ports = sorted({w.port.number for w in watched if w.multipath})
     lows = sorted({(w.cookie & 0xFFFFFFFF).to_bytes(4, sys.byteorder) for w in singles})
     if len(lows) + len(ports) > _MOST_FILTERED:
-        return _instruction(_RET, _WHOLE_MESSAGE)
-    program = _instruction(_LD_WORD, diag.COOKIE_AT)
+        return bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
+    program = bpf.instruction(bpf.LD_WORD, diag.COOKIE_AT)
     for low in lows:
-        program += _instruction(_JEQ, int.from_bytes(low, "big"), 0, 1)
-        program += _instruction(_RET, _WHOLE_MESSAGE)
+        program += bpf.instruction(bpf.JEQ, int.from_bytes(low, "big"), 0, 1)
+        program += bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
     if ports:
-        program += _instruction(_LD_HALF, diag.PEER_PORT_AT)
-        program += _instruction(_JEQ, 0, 1, 0)
-        program += _instruction(_RET, 0)
-        program += _instruction(_LD_HALF, diag.PORT_AT)
+        program += bpf.instruction(bpf.LD_HALF, diag.PEER_PORT_AT)
+        program += bpf.instruction(bpf.JEQ, 0, 1, 0)
+        program += bpf.instruction(bpf.RET, 0)
+        program += bpf.instruction(bpf.LD_HALF, diag.PORT_AT)
     for port in ports:
-        program += _instruction(_JEQ, port, 0, 1)
-        program += _instruction(_RET, _WHOLE_MESSAGE)
-    return program + _instruction(_RET, 0)
-
-
-def _instruction(code: int, k: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, k)
+        program += bpf.instruction(bpf.JEQ, port, 0, 1)
+        program += bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
+    return program + bpf.instruction(bpf.RET, 0)
 
 
 class DestroyEvents:
@@ -118,9 +111,7 @@ class DestroyEvents:
         """Make filter and groups what the watched sockets need, the filter first."""
         program = filter_program(self._watched.values())
         if program != self._attached:
-            buffer = ctypes.create_string_buffer(program, len(program))
-            fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+            bpf.attach(self._socket, program)
             self._attached = program
         wanted = {_GROUPS[w.domain, w.port.protocol] for w in self._watched.values()}
         for group in wanted - self._joined:

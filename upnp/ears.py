@@ -11,40 +11,31 @@ well. It wants CAP_NET_RAW, which a user does not have: then nothing is heard. A
 what the router sends to that port, and nothing else wakes anybody up.
 """
 
-import ctypes
-import struct
-
 import trio
 
-from natsup.upnp import ssdp
+from natsup.upnp import bpf, ssdp
 
-_SO_ATTACH_FILTER = 26
 _ETH_P_IP = 0x0800
 _UDP = 17
 _FRAGMENT = 0x1FFF  # the offset: only a first fragment has a UDP header
-
-# linux/bpf_common.h: load a byte, a half word, a word, at a fixed place or after the IP header
-_LD_BYTE, _LD_HALF, _LD_WORD, _LD_HALF_AFTER, _LDX_HEADER = 0x30, 0x28, 0x20, 0x48, 0xB1
-_JEQ, _JSET, _RET = 0x15, 0x45, 0x06
 
 
 def filter_program(gateway: str, port: int = ssdp.PORT) -> bytes:
     """Classic BPF: UDP from this address to this port. The packet begins with its IP header."""
     sender = int.from_bytes(trio.socket.inet_aton(gateway), "big")
     return b"".join(
-        struct.pack("=HBBI", *instruction)
-        for instruction in (
-            (_LD_BYTE, 0, 0, 9),
-            (_JEQ, 0, 8, _UDP),
-            (_LD_WORD, 0, 0, 12),
-            (_JEQ, 0, 6, sender),
-            (_LD_HALF, 0, 0, 6),
-            (_JSET, 4, 0, _FRAGMENT),
-            (_LDX_HEADER, 0, 0, 0),
-            (_LD_HALF_AFTER, 0, 0, 2),
-            (_JEQ, 0, 1, port),
-            (_RET, 0, 0, 0xFFFF),
-            (_RET, 0, 0, 0),
+        (
+            bpf.instruction(bpf.LD_BYTE, 9),
+            bpf.instruction(bpf.JEQ, _UDP, 0, 8),
+            bpf.instruction(bpf.LD_WORD, 12),
+            bpf.instruction(bpf.JEQ, sender, 0, 6),
+            bpf.instruction(bpf.LD_HALF, 6),
+            bpf.instruction(bpf.JSET, _FRAGMENT, 4, 0),
+            bpf.instruction(bpf.LDX_HEADER, 0),
+            bpf.instruction(bpf.LD_HALF_AFTER, 2),
+            bpf.instruction(bpf.JEQ, port, 0, 1),
+            bpf.instruction(bpf.RET, 0xFFFF),
+            bpf.instruction(bpf.RET, 0),
         )
     )
 
@@ -89,10 +80,7 @@ class Ears:
             # Of no protocol, it hears nothing before the filter is there.
             self._packets = trio.socket.socket(trio.socket.AF_PACKET, kind, 0)
             try:
-                program = filter_program(self._gateway, self._port)
-                buffer = ctypes.create_string_buffer(program, len(program))
-                fprog = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-                self._packets.setsockopt(trio.socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+                bpf.attach(self._packets, filter_program(self._gateway, self._port))
                 await self._packets.bind((self._interface, _ETH_P_IP))
             except BaseException:
                 self._packets.close()
