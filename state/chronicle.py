@@ -6,7 +6,7 @@ from typing import Any
 
 from natsup.state.happenings import Event, What
 from natsup.state.history import Entry
-from natsup.state.report import printable
+from natsup.state.report import aligned, printable
 
 NOTHING = (
     "Nothing has happened yet. Start a program with:  natsup exec -- COMMAND\n"
@@ -35,13 +35,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
 
 def as_text(entries: Iterable[Entry], *, zone: tzinfo | None = None) -> str:
     """The table for people, the newest last. ``zone``: theirs by default."""
-    rows = [_row(entry, zone) for entry in entries]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-    lines = []
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join(aligned([_row(entry, zone) for entry in entries]))
 
 
 def _row(entry: Entry, zone: tzinfo | None) -> list[str]:

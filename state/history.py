@@ -30,7 +30,7 @@ from typing import Any
 import trio
 
 from natsup.state.happenings import FAILURES, Caller, Event, What, repeats
-from natsup.state.model import Port, Protocol
+from natsup.state.model import Port
 
 log = logging.getLogger("natsup.state")
 
@@ -89,8 +89,7 @@ def entry_of(line: bytes) -> Entry | None:
         record = json.loads(line)
         port = caller = None
         if "port" in record:
-            protocol, _, number = record["port"].partition("/")
-            port = Port(Protocol(protocol), int(number))
+            port = Port.read(record["port"])
         if "program" in record:
             caller = Caller(str(record["program"]), int(record["pid"]))
         moment = float(record["time"])

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from natsup.state.ledger import Note, State
-from natsup.state.model import Port, Protocol
+from natsup.state.model import Port
 
 log = logging.getLogger("natsup.state")
 VERSION = 1
@@ -322,8 +322,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
 
 
 def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
-    protocol, _, number = record["port"].partition("/")
-    port = Port(Protocol(protocol), int(number))
+    port = Port.read(record["port"])
     state = State(record["state"])
     if state is State.GONE:
         session.ports.pop(port, None)

@@ -23,6 +23,12 @@ class Port:
     def __str__(self) -> str:
         return f"{self.protocol.value}/{self.number}"
 
+    @classmethod
+    def read(cls, text: str) -> "Port":
+        """What `str` gave. Raises ValueError."""
+        protocol, _, number = text.partition("/")
+        return cls(Protocol(protocol), int(number))
+
 
 # What a gateway makes of a request for a port. The paper's SUCCEEDED, FAILED and IGNORED, and one
 # more: a request that was sent and never answered may have been carried out.

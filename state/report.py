@@ -1,6 +1,6 @@
 """What `natsup status` says: sessions as JSON, and as a table. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -85,10 +85,7 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         outside = gateway.external_address or "address unknown"
         lines.append(f"  router {gateway.location}, external address {outside}")
     rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True))
-        lines.append("  " + "  ".join(cells).rstrip())
+    lines += [f"  {line}" for line in aligned(rows)]
     if not rows:
         lines.append("  no ports")
     for client in _clients(record):
@@ -126,6 +123,14 @@ def _clock(seconds: float, now: float, zone: tzinfo | None) -> str:
     """A time of day, with the date where it is not within twelve hours."""
     moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     return moment.strftime("%H:%M" if abs(seconds - now) < 12 * 3600 else "%Y-%m-%d %H:%M")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[-1:] = [0]  # nothing follows the last one
+    cells = ((cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return ["  ".join(row).rstrip() for row in cells]
 
 
 def printable(text: str) -> str:
