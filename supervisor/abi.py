@@ -59,6 +59,10 @@ SOCKETCALL_BIND_ARGS = struct.Struct("=iIi")  # descriptor, address, length, all
 # What else is trapped; the numbers are the same on every architecture, but for x32's bit
 IO_URING_SETUP, LANDLOCK_RESTRICT_SELF = 425, 446
 
+NOTICED = frozenset(
+    number | bit for number in (IO_URING_SETUP, LANDLOCK_RESTRICT_SELF) for bit in (0, _X32)
+)
+
 
 def plain(number: int) -> int:
     """A system call's number without x32's bit."""

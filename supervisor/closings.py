@@ -116,9 +116,7 @@ class Closings:
             counts = Counter(one.port for one in watched)
             shared = {port for port, count in counts.items() if count > 1}
             try:
-                listed = await trio.to_thread.run_sync(look, watched)
-                missing = [one for one in watched if one.cookie not in listed]
-                still = await trio.to_thread.run_sync(open_somewhere, missing, shared)
+                listed, still = await trio.to_thread.run_sync(_look_round, watched, shared)
             except OSError as error:
                 if not self._complained:
                     log.warning("what has ended cannot be seen: %s", error.strerror)
@@ -126,11 +124,12 @@ class Closings:
                 await trio.sleep(_EVERY)
                 continue
             pause = max(_SETTLE, (trio.current_time() - before) * _SHARE)
+            alive = listed | still
             gone = [
                 one
-                for one in missing
+                for one in watched
                 if one.cookie in self._watched
-                and one.cookie not in still
+                and one.cookie not in alive
                 and (one.port in shared or self._is_gone(one))
             ]
             self._listed |= listed & self._watched.keys()
@@ -144,6 +143,12 @@ class Closings:
         if one.port.protocol is Protocol.TCP and one.cookie in self._listed:
             return True
         return port_is_free(one)
+
+
+def _look_round(watched: Sequence[Watched], shared: Set[Port]) -> tuple[set[int], set[int]]:
+    """What `look` finds, and of the others what `open_somewhere` does."""
+    shown = look(watched)
+    return shown, open_somewhere([one for one in watched if one.cookie not in shown], shared)
 
 
 def look(watched: Sequence[Watched]) -> set[int]:

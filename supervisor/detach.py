@@ -46,13 +46,13 @@ def let_go(keep: Collection[int], *, stderr: bool = False) -> None:
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for standard in (0, 1) if stderr else (0, 1, 2):
         os.dup2(null, standard)
-    for fd in _open_descriptors():
+    for fd in open_descriptors():
         if fd > 2 and fd not in keep:
             with contextlib.suppress(OSError):  # the folder's own is closed already
                 os.close(fd)
 
 
-def _open_descriptors() -> Iterable[int]:
+def open_descriptors() -> Iterable[int]:
     """All that may be open. Not `os.closerange`: where close_range(2) is missing or forbidden it
     tries every number there is, which takes minutes."""
     try:

@@ -25,10 +25,8 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.surroundings import ends_everything, parent_needed
 from natsup.supervisor.target import cookie
 
-_SECCOMP = {"x86_64": 317, "aarch64": 277}  # seccomp(2)'s number, by uname(2)'s machine
-
-# linux/io_uring.h; the calls have the same numbers on every architecture
-_SYS_IO_URING_SETUP, _SYS_IO_URING_REGISTER = 425, 427
+# linux/io_uring.h; the call has the same number on every architecture
+_SYS_IO_URING_REGISTER = 427
 _IORING_REGISTER_PROBE = 8
 _IORING_OP_BIND = 56  # Linux 6.11
 _PROBE_HEADER, _PROBE_OP, _PROBE_OPS = 16, 8, 256  # bytes, bytes, and how many
@@ -77,7 +75,7 @@ def _forbidden(machine: str) -> Tried | None:
 
     An empty program is EINVAL to the kernel, whoever asks; anything else comes from a sandbox.
     """
-    number = _SECCOMP.get(machine)
+    number = abi.SYS_SECCOMP.get(machine)
     if number is None:
         return None
     tried = attempt(lambda: libc.seccomp_set_filter(number, b"", 0))
@@ -153,7 +151,7 @@ def _io_uring_bind() -> None:
     calls.syscall.restype = ctypes.c_long
     number = ctypes.c_long
     parameters = ctypes.create_string_buffer(_IO_URING_PARAMS)
-    fd = calls.syscall(number(_SYS_IO_URING_SETUP), ctypes.c_uint(1), parameters)
+    fd = calls.syscall(number(abi.IO_URING_SETUP), ctypes.c_uint(1), parameters)
     _require(fd >= 0, ctypes.get_errno())
     probe = ctypes.create_string_buffer(_PROBE_HEADER + _PROBE_OP * _PROBE_OPS)
     kind, most = ctypes.c_uint(_IORING_REGISTER_PROBE), ctypes.c_uint(_PROBE_OPS)

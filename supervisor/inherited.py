@@ -9,10 +9,10 @@ import _socket as socket
 import contextlib
 import os
 import stat
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
-from natsup.supervisor import abi
+from natsup.supervisor import abi, libc
+from natsup.supervisor.detach import open_descriptors
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 _WILDCARDS = ("0.0.0.0", "::")
@@ -56,25 +56,23 @@ def activated(environ: Mapping[str, str], pid: int) -> range:
 def every() -> list[int]:
     """All descriptors that the program will find open."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for fd in open_descriptors():
         with contextlib.suppress(OSError):  # that of the folder itself has gone
-            if os.get_inheritable(int(name)):
-                found.append(int(name))
+            if os.get_inheritable(fd):
+                found.append(fd)
     return sorted(found)
 
 
-def look(descriptors: Iterable[int]) -> list[Inherited]:
+def look(descriptors: Sequence[int]) -> list[Inherited]:
     """Which of these are sockets whose ports may be published, each once."""
     found: dict[int, Inherited] = {}
-    home: int | None = None
+    home = _own_namespace() if descriptors else None
     for fd in descriptors:
         with contextlib.suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
             sock = socket.socket(fileno=fd)
             try:
-                if home is None:
-                    home = _own_namespace()
                 one = _look(sock, home)
             finally:
                 sock.detach()
@@ -83,7 +81,7 @@ def look(descriptors: Iterable[int]) -> list[Inherited]:
     return list(found.values())
 
 
-def _look(sock: socket.socket, home: int) -> Inherited | None:
+def _look(sock: socket.socket, home: int | None) -> Inherited | None:
     kind = (sock.type, sock.proto)
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or kind not in _TCP | _UDP:
         return None
@@ -92,10 +90,10 @@ def _look(sock: socket.socket, home: int) -> Inherited | None:
         return None
     if sock.family == socket.AF_INET6 and sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         return None
-    if home and _option64(sock, abi.SO_NETNS_COOKIE) != home:
+    cookie = libc.option64(sock, abi.SO_COOKIE)
+    if cookie is None or (home and libc.option64(sock, abi.SO_NETNS_COOKIE) != home):
         return None
     inode = os.fstat(sock.fileno()).st_ino
-    cookie = _option64(sock, abi.SO_COOKIE)
     return Inherited(cookie, sock.family, sock.proto, number, inode, int(kind in _UDP))
 
 
@@ -107,16 +105,10 @@ def _connected(sock: socket.socket) -> bool:
     return True
 
 
-def _own_namespace() -> int:
-    """The cookie of this network namespace; 0 before Linux 5.14, where sockets do not tell."""
+def _own_namespace() -> int | None:
+    """The cookie of this network namespace; None before Linux 5.14, where sockets do not tell."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        return _option64(sock, abi.SO_NETNS_COOKIE)
-    except OSError:
-        return 0
+        return libc.option64(sock, abi.SO_NETNS_COOKIE)
     finally:
         sock.close()
-
-
-def _option64(sock: socket.socket, option: int) -> int:
-    return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 8), sys.byteorder)

@@ -4,6 +4,7 @@ Each raises `OSError` with the errno, as `os` does; the man page it follows stan
 ctypes releases the interpreter's lock during a call, which `Listener` depends on.
 """
 
+import _socket
 import ctypes
 import os
 import struct
@@ -124,6 +125,15 @@ class Reader:
         if count == -1:
             raise _error()
         return bytes(self._data[:count])
+
+
+def option64(sock: _socket.socket, option: int) -> int | None:
+    """A number of 64 bits that SOL_SOCKET has of a socket; None where the kernel knows no such."""
+    try:
+        data = sock.getsockopt(_socket.SOL_SOCKET, option, 8)
+    except OSError:
+        return None
+    return int.from_bytes(data, sys.byteorder)
 
 
 def bind(fd: int, address: bytes, length: int | None = None) -> int:

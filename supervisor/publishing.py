@@ -287,9 +287,8 @@ class Publisher:
         call.answered = True
         passed = self._listener.let_pass(call.notification)
         self._drop(call)
-        address = call.address.raw[4:8] if call.address.domain == socket.AF_INET else b""
-        if not address:
-            address = call.address.raw[8:24]
+        raw = call.address.raw
+        address = raw[4:8] if call.address.domain == socket.AF_INET else raw[8:24]
         return Sought(call.kind, call.process, port, address, number) if passed else None
 
     async def _claim_seen(self, call: Call, sought: Sought, seen: Seen, wish: Wish) -> None:

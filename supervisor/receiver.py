@@ -14,7 +14,7 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
-from natsup.supervisor.abi import CLOSE, IO_URING_SETUP, LANDLOCK_RESTRICT_SELF, plain
+from natsup.supervisor.abi import CLOSE, LANDLOCK_RESTRICT_SELF, NOTICED, plain
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.glimpse import Kind, glimpse, kind_of
@@ -54,7 +54,6 @@ class Call:
         "process",
         "slot",
         "sock",
-        "tid",
         "wanted",
     )
 
@@ -62,7 +61,6 @@ class Call:
         self,
         notification: int,
         slot: int | None,
-        tid: int,
         process: int,
         name: str,
         sock: socket.socket | None,
@@ -74,7 +72,6 @@ class Call:
     ) -> None:
         self.notification = notification
         self.slot = slot
-        self.tid = tid
         self.process = process
         self.name = name  # the program's, for people
         self.sock = sock
@@ -151,7 +148,7 @@ class Receiver:
                 taken = self._listener.answer(notification, ENOTUNIQ)
             else:
                 _, tid, _, number, arch, _ = received[:6]
-                if plain(number) in (IO_URING_SETUP, LANDLOCK_RESTRICT_SELF):
+                if number in NOTICED:
                     self._notice(plain(number), tid)
                     taken = False
                 else:
@@ -280,7 +277,6 @@ class Receiver:
             Call(
                 notification,
                 slot,
-                tid,
                 process,
                 name,
                 sock,

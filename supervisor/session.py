@@ -84,7 +84,7 @@ def _survives(function: Callable[[int], object]) -> bool:
             function(os.getppid())
         return 0
 
-    return not sandbox.filtered() or sandbox.attempt(attempt) != sandbox.KILLED
+    return sandbox.attempt(attempt) != sandbox.KILLED
 
 
 def _borrow(pid: int) -> None:
@@ -126,7 +126,10 @@ def main(arguments: list[str]) -> None:
     listener.wake_in_step()
     clients = Clients(settings["clients"], settings["servers"])
     closes = Bell() if surroundings.closes else None
-    borrows, reads, pidfds = _survives(_borrow), _survives(_read), _survives(os.pidfd_open)
+    sandboxed = sandbox.filtered()
+    borrows, reads, pidfds = (
+        not sandboxed or _survives(function) for function in (_borrow, _read, os.pidfd_open)
+    )
     netlink.heed()
     rules = rules_of(settings)
     receiver = Receiver(

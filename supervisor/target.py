@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.glimpse import Kind
@@ -58,14 +57,14 @@ class Memory:
         process_vm_readv(2) wants PTRACE_MODE_ATTACH; /proc/PID/mem may still be open where it is
         filtered, and the other way round. Raises `Unreachable`.
         """
-        if self._reader is None:
-            data = _read_file(tid, address, length)
-            return data if len(data) == length else None
-        try:
-            data = self._reader.read(tid, address, length)
-        except OSError as error:
-            if error.errno in (errno.EFAULT, errno.ESRCH):
-                return None
+        data = None
+        if self._reader is not None:
+            try:
+                data = self._reader.read(tid, address, length)
+            except OSError as error:
+                if error.errno in (errno.EFAULT, errno.ESRCH):
+                    return None
+        if data is None:
             data = _read_file(tid, address, length)
         return data if len(data) == length else None
 
@@ -164,7 +163,7 @@ class Inspector:
         self._home_link: str | None = None
         self._label: bytes | None = None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-            self._home = _option64(own, abi.SO_NETNS_COOKIE)  # None before Linux 5.14
+            self._home = libc.option64(own, abi.SO_NETNS_COOKIE)  # None before Linux 5.14
         with contextlib.suppress(OSError):
             self._home_link = os.readlink("/proc/self/ns/net")
         with contextlib.suppress(OSError):  # no security module has labels here
@@ -202,7 +201,7 @@ class Inspector:
 
     def _foreign(self, sock: socket.socket, tid: int) -> bool:
         if self._home is not None:
-            return _option64(sock, abi.SO_NETNS_COOKIE) != self._home
+            return libc.option64(sock, abi.SO_NETNS_COOKIE) != self._home
         return self._elsewhere(tid)
 
     def _elsewhere(self, tid: int) -> bool:
@@ -221,7 +220,7 @@ def _label(tid: int) -> bytes:
 
 def cookie(sock: socket.socket) -> int:
     """The number that names this socket, and no other, for as long as the machine runs."""
-    value = _option64(sock, abi.SO_COOKIE)
+    value = libc.option64(sock, abi.SO_COOKIE)
     if value is None:
         raise OSError(errno.ENOPROTOOPT, "this kernel has no socket cookies")
     return value
@@ -232,10 +231,3 @@ def _is_on(sock: socket.socket, level: int, option: int) -> bool:
         return bool(sock.getsockopt(level, option))
     except OSError:  # an old kernel's MPTCP lacks some
         return False
-
-
-def _option64(sock: socket.socket, option: int) -> int | None:
-    try:
-        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, option, 8), sys.byteorder)
-    except OSError:
-        return None
