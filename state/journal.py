@@ -88,6 +88,20 @@ class ClientRecord:
     until: float | None = None  # None: it is one still
 
 
+@dataclass(frozen=True, slots=True)
+class SocketRecord:
+    """A socket that holds a port, or is about to: what it takes to find it again."""
+
+    cookie: int
+    port: str  # as `Port` is written
+    address: str  # 4 or 16 bytes in hexadecimal digits: what it is bound to
+    domain: int
+    protocol: int  # the kernel's number
+    inode: int
+    process: int
+    name: str  # the program's, for people
+
+
 @dataclass(slots=True)
 class SessionRecord:
     """A journal, read."""
@@ -99,6 +113,9 @@ class SessionRecord:
     path: Path | None = None
     clients: dict[int, ClientRecord] = field(default_factory=dict)  # that are now, by pid, latest
     io_uring: dict[int, str] = field(default_factory=dict)  # programs that use it, by pid
+    sockets: dict[int, SocketRecord] = field(default_factory=dict)  # by cookie
+    supervisor: int = 0  # the pid of its supervisor
+    given_up: bool = False  # its supervisors have ended, one after the other
 
 
 class Journal:
@@ -118,6 +135,8 @@ class Journal:
         self._ports: dict[Port, tuple[str, bytes]] = {}  # with the gateway's location
         self._clients: dict[int, bytes] = {}
         self._io_uring: dict[int, bytes] = {}
+        self._sockets: dict[int, bytes] = {}
+        self._supervisor = b""
         # Gives another descriptor to the guard, which keeps that and the one before. False: not
         # now.
         self.hand_on: Callable[[int], bool] = lambda fd: True
@@ -141,6 +160,56 @@ class Journal:
             return cls(None, None)
         journal._header = journal._append({"natsup": VERSION, **asdict(header)})
         return journal
+
+    @classmethod
+    def resume(
+        cls, fds: Iterable[int], *, most: int = MOST
+    ) -> "tuple[Journal, SessionRecord] | None":
+        """Go on with the journal of a supervisor that has ended, and left these descriptors of it.
+        They stay open, one of them as the journal's own. None if none of them is a journal still:
+        its file has been removed, or cannot be read."""
+        for fd in reversed(list(fds)):
+            try:
+                path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+                if path.suffix != ".jsonl" or not os.path.samestat(os.fstat(fd), path.stat()):
+                    continue
+                data = path.read_bytes()
+            except OSError:
+                continue
+            lines = data.splitlines(keepends=True)
+            session = replay(lines)
+            if session is None:
+                continue
+            journal = cls(path, fd, most)
+            journal._size, journal._torn = len(data), not data.endswith(b"\n")
+            journal._recall(lines)
+            return journal, session
+        return None
+
+    def _recall(self, lines: list[bytes]) -> None:
+        """Sort what stands in the file, for when it is to be written anew."""
+        self._header = lines[0]
+        for line in lines[1:]:
+            try:
+                record = json.loads(line)
+                if "gateway" in record:
+                    self._gateways.pop(record["gateway"]["location"], None)
+                    self._gateways[record["gateway"]["location"]] = line
+                elif "port" in record:
+                    self._stands(Port.read(record["port"]), State(record["state"]), line)
+                elif "socket" in record:
+                    self._sockets[int(record["socket"]["cookie"])] = line
+                elif "ended" in record:
+                    self._sockets.pop(int(record["ended"]), None)
+                elif "io_uring" in record:
+                    self._io_uring[int(record["io_uring"]["pid"])] = line
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def _stands(self, port: Port, state: State, line: bytes) -> None:
+        self._ports.pop(port, None)
+        if state is not State.GONE:
+            self._ports[port] = (next(reversed(self._gateways)), line)
 
     def fileno(self) -> int | None:
         """The descriptor that holds the lock; None where there is no journal."""
@@ -177,11 +246,23 @@ class Journal:
             "claims": note.claims,
             "exists": note.exists,
         }
-        line = self._append(record, wall)
-        self._ports.pop(note.port, None)
-        if note.state is not State.GONE:
-            self._ports[note.port] = (next(reversed(self._gateways)), line)
+        self._stands(note.port, note.state, self._append(record, wall))
         self._compact()
+
+    def socket(self, record: SocketRecord) -> None:
+        """A socket is about to hold a port."""
+        self._sockets[record.cookie] = self._append({"socket": asdict(record)})
+        self._compact()
+
+    def ended(self, cookie: int) -> None:
+        """A socket holds no port, or none any more. One that is not known is passed over."""
+        if self._sockets.pop(cookie, None) is not None:
+            self._append({"ended": cookie})
+            self._compact()
+
+    def supervisor(self, pid: int) -> None:
+        """Who serves the session from now on."""
+        self._supervisor = self._append({"supervisor": pid})
 
     def end(self, *, left: bool) -> None:
         """The session is over. Without anything left on the gateway the journal is over, too."""
@@ -232,7 +313,8 @@ class Journal:
             ports = [line for where, line in self._ports.values() if where == location]
             if ports or location == latest:
                 lines += [gateway, *ports]
-        lines += [*self._clients.values(), *self._io_uring.values()]
+        lines += [*self._clients.values(), *self._io_uring.values(), *self._sockets.values()]
+        lines.append(self._supervisor)
         return b"".join(lines)
 
     def _append(self, record: dict[str, Any], wall: float | None = None) -> bytes:
@@ -315,10 +397,33 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                 _replay_client(session, record["client"])
             elif "io_uring" in record:
                 session.io_uring[int(record["io_uring"]["pid"])] = str(record["io_uring"]["name"])
+            elif "socket" in record:
+                known = _socket(record["socket"])
+                session.sockets[known.cookie] = known
+            elif "ended" in record:
+                session.sockets.pop(int(record["ended"]), None)
+            elif "supervisor" in record:
+                session.supervisor, session.given_up = int(record["supervisor"]), False
+            elif "given_up" in record:
+                session.given_up = True
         except (ValueError, KeyError, TypeError):
             if session is None:
                 return None
     return session
+
+
+def _socket(record: dict[str, Any]) -> SocketRecord:
+    port, address = Port.read(record["port"]), bytes.fromhex(record["address"])
+    return SocketRecord(
+        int(record["cookie"]),
+        str(port),
+        address.hex(),
+        int(record["domain"]),
+        int(record["protocol"]),
+        int(record["inode"]),
+        int(record["process"]),
+        str(record["name"]),
+    )
 
 
 def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:

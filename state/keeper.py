@@ -6,14 +6,15 @@ waiting, and their late answers go to the ledger like all others.
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import TracebackType
 
 import trio
 
+from natsup.state import points
 from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.happenings import Caller, Event, Teller
-from natsup.state.journal import GatewayRecord, Journal
+from natsup.state.journal import GatewayRecord, Journal, SessionRecord
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
@@ -100,6 +101,7 @@ class Keeper:
         self._tell_of = tell
         self._teller = Teller()
         self._gateway: Gateway | None = None
+        self._identity: tuple[str, str, str] | None = None  # of the gateway that was found last
         self._wishes: dict[Port, list[Wish]] = {}
         self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
         self._changed = trio.Event()
@@ -112,20 +114,51 @@ class Keeper:
         """``caller``: for whom, as the history tells it."""
         return Wish(self, port, caller)
 
+    def restore(self, session: SessionRecord, holders: Mapping[Port, Collection[int]]) -> None:
+        """Go on with what a supervisor before this one kept. ``holders``: the sockets that have the
+        ports by now. A gateway must not have been found yet."""
+        now, wall = self._clock(), self._wall()
+        if session.gateway is not None:
+            self._identity = _identity(session.gateway)
+            self._journal.gateway(session.gateway)
+        for port in sorted({*session.ports, *holders}):
+            known = session.ports.get(port)
+            expires = None if known is None else known.expires
+            for_port = holders.get(port, ())
+            if for_port:
+                self._neighbours.announce(port)
+            self._carry_out(
+                self._ledger.restore(
+                    port,
+                    for_port,
+                    exists=known is not None and known.exists,
+                    expires=None if expires is None else now + expires - wall,
+                    reason="" if known is None else known.reason,
+                    now=now,
+                )
+            )
+
     def wanted(self, port: Port) -> bool:
         """Does somebody hold or ask for this port?"""
         entry = self._ledger.entry(port)
         return entry is not None and entry.wanted
 
+    def holds(self, holder: int) -> bool:
+        """Does the socket with this cookie hold a port?"""
+        return self._ledger.holds(holder)
+
     def release(self, holder: int) -> None:
         """The socket with this cookie is no more."""
+        if points.STOP_AT:
+            points.reached("release")
+        self._journal.ended(holder)
         self._carry_out(self._ledger.release(holder, self._clock()))
 
     def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
         """From now on the ports are kept on this gateway. ``external``: what its external address
         was at another time."""
-        before = self._gateway
-        another = before is not None and _identity(before) != _identity(gateway)
+        before, self._identity = self._identity, _identity(gateway)
+        another = before is not None and before != self._identity
         if another:
             self._happened(self._teller.another_gateway(self._clock()))
         if external is not None:
@@ -256,13 +289,21 @@ class Keeper:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""
         port = request.port
         if isinstance(request, Remove):
+            if points.STOP_AT:
+                points.reached("remove")
             removal = await self._remove(port)
+            if points.STOP_AT:
+                points.reached("removed")
             log.info("%s: removal: %s", port, removal.value)
             self._answers += removal is not Removal.FAILED
             self._happened(self._teller.removed(port, removal, self._clock()))
             effects = self._ledger.removed(port, removal, self._clock())
         else:
+            if points.STOP_AT:
+                points.reached(self._point(request))
             outcome = await self._ask(request)
+            if points.STOP_AT:
+                points.reached(f"{self._point(request)}d")
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
@@ -278,6 +319,12 @@ class Keeper:
             if silent:
                 self._lost.set()
         self._carry_out(effects)
+
+    def _point(self, request: Add | Check) -> str:
+        if isinstance(request, Check):
+            return "compare"
+        entry = self._ledger.entry(request.port)
+        return "renew" if entry is not None and entry.exists else "add"
 
     async def _ask(self, request: Add | Check) -> Outcome:
         if self._gateway is None:
@@ -308,6 +355,6 @@ async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _identity(gateway: Gateway) -> tuple[str, str, str]:
+def _identity(gateway: Gateway | GatewayRecord) -> tuple[str, str, str]:
     # What one protocol has made another may not remove.
     return gateway.protocol, host(gateway.location), gateway.internal_address

@@ -22,7 +22,7 @@ What a lease on a router means:
   request at a time finds out whether it does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -185,8 +185,39 @@ class Ledger:
             for entry in self._entries.values()
         )
 
+    def holds(self, holder: int) -> bool:
+        """Does the socket with this cookie hold a port?"""
+        return holder in self._holders
+
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
+
+    # --- what went before ---
+
+    def restore(
+        self,
+        port: Port,
+        holders: Collection[int],
+        *,
+        exists: bool,
+        expires: float | None,
+        reason: str,
+        now: float,
+    ) -> list[Effect]:
+        """A port of a session that goes on: another ledger had it, which is lost. ``holders``: the
+        sockets that have it now, by their cookies. What follows, follows once a gateway is found.
+        """
+        entry = self._entries[port] = Entry(port, reason=reason, exists=exists, expires=expires)
+        entry.claims.update(holders)
+        self._holders.update(dict.fromkeys(holders, port))
+        if exists:
+            entry.state = State.MAPPED
+            left = self.policy.lease if expires is None else expires - now
+            entry.renew_at = now + max(0.0, left / 2)
+            entry.due = self._next(entry)
+        elif not holders:
+            return self._drop(entry)
+        return [entry.note()]
 
     # --- what programs do ---
 

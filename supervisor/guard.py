@@ -2,7 +2,7 @@
 
 When the last copy of the listener closes, every trapped call of the program fails with ENOSYS for
 good. The guard does nothing that could fail: it waits, and when the supervisor is gone it lets
-every call pass, until nobody can make one.
+every call pass, and starts another one, which takes over what the dead one's journal tells.
 
 In place the guard is a process of its own, made by the launcher. As parent it is the process that
 `natsup exec` started as, and it also stands in for the program towards whoever started it: signals
@@ -15,18 +15,28 @@ import resource
 import select
 import signal
 import sys
+import time
+from collections.abc import Collection, Sequence
 
-from natsup.supervisor import abi, handover, libc
+from natsup.state import points
+from natsup.supervisor import abi, handover, libc, unanswered
 from natsup.supervisor.detach import from_the_program
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
+from natsup.supervisor.restarts import Restarts
 from natsup.supervisor.surroundings import Surroundings
 
 _SI_KERNEL = 0x80  # siginfo's si_code for what the terminal sends
 _NAME = "natsup-guard"
 _FINISH_SECONDS = 3.0  # what PID 1 gives the supervisor to clean up in
+_END_SECONDS = 5  # from the supervisor's last word until its process has ended
 _STATUS_SECONDS = 5.0  # from the program's end in wait() to the word of it, which follows at once
 _UNKNOWN_STATUS = 125 << 8  # wait(2)'s form of natsup's own exit status for its failures
+
+# How a supervisor comes to a session
+FIRST = "first"
+AFTER = "after"  # another one, which has ended
+AGAIN = "again"  # as the same process, by its own wish
 
 
 def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, str]:
@@ -42,17 +52,27 @@ def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, st
     return found
 
 
-def become_supervisor(listener: int, page: Page, control: int, *, program: int | None) -> None:
-    """exec: this process goes on as the supervisor. ``program``: its child's pid, if it is one."""
+def become_supervisor(
+    listener: int,
+    page: Page,
+    control: int,
+    *,
+    program: int | None,
+    journals: Sequence[int] = (),
+    how: str = FIRST,
+) -> None:
+    """exec: this process goes on as the supervisor. ``program``: its child's pid, if it is one.
+    ``journals``: what a supervisor before it left, open; ``how``: FIRST, AFTER or AGAIN."""
     fds = (listener, page.fd, control)
-    for fd in fds:
+    for fd in (*fds, *journals):
         os.set_inheritable(fd, True)
-    words = [sys.executable, "-P", "-m", "natsup.supervisor.session", *map(str, fds)]
-    if program is not None:
-        words.append(str(program))
+    child = "-" if program is None else str(program)
+    words = [sys.executable, "-P", "-m", "natsup.supervisor.session", how, *map(str, fds), child]
     surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
     environ = supervisor_environment(dict(os.environ), surroundings.folder)
-    os.execve(sys.executable, words, environ)
+    if how != FIRST:
+        environ = points.of_successor(environ)
+    os.execve(sys.executable, [*words, *map(str, journals)], environ)
 
 
 def in_place(launcher: handover.End, page: Page) -> None:
@@ -88,14 +108,27 @@ class _Guard:
         self._listener = listener
         self._page = page
         self._control = control
-        self._supervisor = supervisor  # -1: not a child of this process
+        self._supervisor = -1
+        self._supervisor_end = -1
+        self._follow(supervisor)
+        self._served = control is not None  # does the supervisor take the calls?
         self._kept: list[int] = []
-        self._done = False
+        self._done = False  # has it said that all is cleaned up?
+        self._last = False  # is no other supervisor to follow?
+        self._gave_up = False
+        self._restarts = Restarts(time.monotonic())
+        self._restart_at: float | None = None
 
     def guard(self) -> None:
         """Until nobody can make a call any more, and the supervisor has ended."""
-        while self._control is not None or not self._listener.abandoned():
+        while (
+            self._control is not None
+            or self._restart_at is not None
+            or not self._listener.abandoned()
+        ):
             self._take_turn()
+        if self._gave_up:
+            self._clean()
 
     def _take_turn(self, *others: int, seconds: float | None = None) -> set[int]:
         """Wait for something to do, and do it. Returns which of ``others`` are readable; nothing
@@ -103,21 +136,26 @@ class _Guard:
         poll = select.poll()
         for fd in others:
             poll.register(fd, select.POLLIN)
-        mine = -1
+        control = calls = -1
         if self._control is not None:
-            mine = self._control.fileno()
-        elif not self._listener.abandoned():
-            mine = self._listener.fd
-        if mine >= 0:
-            poll.register(mine, select.POLLIN)
-        elif not others and seconds is None:
+            control = self._control.fileno()
+            poll.register(control, select.POLLIN)
+        if not self._served and not self._listener.abandoned():
+            calls = self._listener.fd
+            poll.register(calls, select.POLLIN)
+        if self._restart_at is not None:
+            pause = max(0.0, self._restart_at - time.monotonic())
+            seconds = pause if seconds is None else min(seconds, pause)
+        if control < 0 and calls < 0 and not others and seconds is None:
             return set()  # the last caller has gone just now, and nothing would end the wait
-        ready = {fd for fd, _ in poll.poll(None if seconds is None else seconds * 1000)}
-        if mine in ready:
-            if self._control is not None:
-                self._hear()
-            else:
-                self._listener.pass_next(self._page)
+        timeout = None if seconds is None else int(seconds * 1000) + 1
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if calls in ready:
+            self._listener.pass_next(self._page)
+        if control in ready:
+            self._hear()
+        if self._restart_at is not None and self._restart_at <= time.monotonic():
+            self._restart()
         return ready
 
     def _hear(self) -> None:
@@ -125,13 +163,13 @@ class _Guard:
         assert self._control is not None
         word, value, fd = handover.receive(self._control)
         if word == handover.KEEP and fd is not None:
-            self._kept.append(fd)
-            # Another journal takes the place of the last one, but only once the guard has it: until
-            # there is yet another, both count.
-            while len(self._kept) > 2:
-                os.close(self._kept.pop(0))
+            self.keep([fd])
         elif word == handover.DONE:
             self._done = True
+        elif word == handover.TAKING:
+            self._served = True
+            with contextlib.suppress(OSError):
+                handover.send(self._control, handover.RECEIVED)
         elif word == handover.STATUS:
             self._program_changed(value)
         elif not word:
@@ -139,11 +177,91 @@ class _Guard:
             self._control = None
             self._take_over()
 
+    def keep(self, journals: Sequence[int]) -> None:
+        """Hold the session's journal, which is locked. Another takes the place of the last one, but
+        only once the guard has it: until there is yet another, both count."""
+        self._kept += journals
+        while len(self._kept) > 2:
+            os.close(self._kept.pop(0))
+
     def _take_over(self) -> None:
-        self._listener.pass_unanswered(self._page)
+        """The supervisor has ended, or is about to: the end of the stream comes before that of
+        other descriptors, by which it may hold ports."""
+        self._await_supervisor()
+        if self._served:
+            unanswered.settle(self._listener, self._page)
+            self._listener.let_pass(self._page.last())
+        self._served = False
+        if not self._done and not self._last:
+            self._restart_at = self._restarts.ended(time.monotonic())
+            if self._restart_at is None:
+                self._give_up()
+
+    def _follow(self, supervisor: int) -> None:
+        """This is the supervisor from now on; -1: none."""
+        self._supervisor = supervisor
+        with contextlib.suppress(OSError):
+            self._supervisor_end = -1 if supervisor < 0 else os.pidfd_open(supervisor)
+
+    def _await_supervisor(self) -> None:
+        """Its descriptors are closed when a pidfd says that it has ended, and before wait() does.
+        (do_exit(), kernel/exit.c: exit_files() and exit_task_work() come before exit_notify().)"""
+        if self._supervisor_end >= 0:
+            poll = select.poll()
+            poll.register(self._supervisor_end, select.POLLIN)
+            over = poll.poll(_END_SECONDS * 1000)
+            os.close(self._supervisor_end)
+            self._supervisor = self._supervisor if over else -1
         if self._supervisor > 0:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._supervisor, 0)
+        self._supervisor = self._supervisor_end = -1
+
+    def _restart(self) -> None:
+        """Start another supervisor on the same listener."""
+        self._restart_at = None
+        self._restarts.began(time.monotonic())
+        here, there = handover.pair()
+        try:
+            child = os.fork()
+        except OSError:
+            child = -1
+        if child == 0:
+            try:
+                here.close()
+                self._leave({self._listener.fd, self._page.fd, there.fileno(), *self._kept})
+                become_supervisor(
+                    self._listener.fd,
+                    self._page,
+                    there.fileno(),
+                    program=None,
+                    journals=self._kept,
+                    how=AFTER,
+                )
+            finally:
+                os._exit(1)
+        there.close()
+        self._follow(child)
+        self._control = here  # if there was no child to fork, this is the end of the stream again
+
+    def _leave(self, keep: Collection[int]) -> None:
+        """In a fresh child, which is to become a supervisor: leave the program's company."""
+
+    def _give_up(self) -> None:
+        """Say so where people look: in the session's own journal."""
+        self._gave_up = True
+        line = f'\n{{"time": {time.time():.3f}, "given_up": true}}\n'
+        for fd in self._kept[-1:]:
+            with contextlib.suppress(OSError):
+                os.write(fd, line.encode())
+
+    def _clean(self) -> None:
+        """There is no session any more whose end would clean up: become who does that."""
+        for fd in self._kept:
+            os.close(fd)  # which unlocks the journal
+        with contextlib.suppress(OSError):
+            words = [sys.executable, "-P", "-m", "natsup.supervisor.cli", "clean"]
+            os.execv(sys.executable, words)
 
     def _program_changed(self, status: int) -> None:
         """In place nobody has to be told: the caller is the program's own parent."""
@@ -183,7 +301,7 @@ class ParentGuard(_Guard):
             if self._pidfd in ready:
                 watched.remove(self._pidfd)
                 seconds = _STATUS_SECONDS
-            if not ready and self._collected():
+            elif seconds is not None and not ready and self._collected():
                 return _UNKNOWN_STATUS
         return self._status
 
@@ -217,17 +335,25 @@ class ParentGuard(_Guard):
         super()._take_over()
         self._reap_children()  # the program may have ended before it became ours
 
+    def _leave(self, keep: Collection[int]) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        from_the_program(keep, "natsup", stderr=os.getppid() == 1)
+
     def _reap_children(self) -> None:
         """The supervisor, and after its death the program and its orphans."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid == self._program:
+            if pid != self._program:
+                continue
+            if not os.WIFSTOPPED(status):
                 self._status = status
+            elif os.WSTOPSIG(status) != signal.SIGSTOP:  # which nobody here would be continued from
+                self._stop(os.WSTOPSIG(status))
 
     def _program_changed(self, status: int) -> None:
         if os.WIFSTOPPED(status):
@@ -256,6 +382,7 @@ class ParentGuard(_Guard):
         """Before everything ends with this process: have the supervisor clean up."""
         if self._control is None:
             return
+        self._last = True
         with contextlib.suppress(OSError):
             handover.send(self._control, handover.FINISH)
             self._control.settimeout(_FINISH_SECONDS)
@@ -266,12 +393,12 @@ class ParentGuard(_Guard):
         """The program's first process has ended and others live on: guard them, detached."""
         if self._listener.abandoned() or os.fork() != 0:
             return
-        kept = {self._listener.fd, self._page.fd, *self._kept}
+        kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
         if self._control is not None:
             self._control.settimeout(None)
             kept.add(self._control.fileno())
         from_the_program(kept, _NAME)
-        self._supervisor = -1
+        self._supervisor = -1  # nobody's child here; its end is seen all the same
         self.guard()
         os._exit(0)
 
@@ -300,3 +427,19 @@ def end_as(status: int) -> int:
         os.kill(os.getpid(), number)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     return 128 + number
+
+
+def main(arguments: list[str]) -> None:
+    """Guard for the supervisor that started this process: its guard has gone."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+        file.write(_NAME)
+    listener, page, control, *journals = map(int, arguments)
+    for fd in (listener, page, control, *journals):
+        os.set_inheritable(fd, False)
+    guard = _Guard(Listener(listener), Page(page), handover.End(fileno=control), os.getppid())
+    guard.keep(journals)
+    guard.guard()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -15,7 +15,7 @@ import sys
 LISTENER = b"listener"  # with the listener
 FAILED = b"failed"  # it will not become the program: exec failed
 
-# From guard or supervisor to it
+# From guard or supervisor to it, and from the guard to a supervisor that wants to take the calls
 RECEIVED = b"received"
 
 # From the supervisor to the guard
@@ -24,6 +24,7 @@ STATUS = b"status"  # with a wait status of that process (as parent only): not S
 KEEP = b"keep"  # with a descriptor that must outlive the supervisor, as the one before it: the
 # journal, which is locked
 DONE = b"done"  # nothing is left to guard
+TAKING = b"taking"  # it is about to take the calls, which the guard has let pass meanwhile
 
 # From the guard to the supervisor
 FINISH = b"finish"  # clean up now: when the guard ends, everything is killed

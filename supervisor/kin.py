@@ -1,12 +1,18 @@
-"""The session's next of kin: the guard, and as parent the program, whose fate is passed on."""
+"""The session's next of kin: the guard, and as parent the program, whose fate is passed on.
+
+A guard that has gone gets a successor at once: without one, the end of this process would be the
+end of the program's further binds, too.
+"""
 
 import logging
 import os
 import signal
+from collections.abc import Callable
 
 import trio
 
 from natsup.supervisor import handover
+from natsup.supervisor.restarts import Restarts
 
 log = logging.getLogger("natsup.session")
 
@@ -15,28 +21,56 @@ class Kin:
     """``child``: the program's pid where it is this process's child. ``finish`` is set once the
     guard wants the session to end."""
 
-    def __init__(self, control: handover.End, child: int | None) -> None:
-        self._control = control
+    def __init__(
+        self, control: handover.End, child: int | None, start_guard: Callable[[int], int]
+    ) -> None:
+        """``start_guard``: starts a guard that hears this descriptor, and returns its pid; raises
+        OSError."""
+        self.control = control
+        self._start_guard = start_guard
+        self._guard = -1  # a child of this process
+        self._restarts = Restarts(trio.current_time())
         self._child = child
         self._child_ended = trio.Event()
         self.finish = trio.Event()
 
     async def hear_guard(self) -> None:
-        """Until the guard has gone."""
-        self._control.setblocking(False)
+        """Hear one guard after the other."""
+        self.control.setblocking(False)
         while True:
-            await trio.lowlevel.wait_readable(self._control)
-            word, _, _ = handover.receive(self._control)
+            await trio.lowlevel.wait_readable(self.control)
+            word, _, _ = handover.receive(self.control)
             if word == handover.FINISH:
                 self.finish.set()
             elif not word:
-                log.warning("the guard has gone: should this process die, so do further binds")
-                return
+                await self._follow_guard()
+
+    async def _follow_guard(self) -> None:
+        """The guard has gone. Start another one, after longer and longer pauses if they do not
+        stay."""
+        at = self._restarts.ended(trio.current_time())
+        if at is None:
+            log.warning("the guards end: should this process die, so do further binds")
+            await trio.sleep_forever()
+        else:
+            await trio.sleep_until(at)
+        log.warning("the guard has gone: starting another one")
+        self._restarts.began(trio.current_time())
+        before = self.control
+        self.control, there = handover.pair()
+        before.close()
+        self.control.setblocking(False)
+        try:
+            self._guard = self._start_guard(there.fileno())
+        except OSError as error:
+            log.warning("no guard can be started: %s", error.strerror)
+        finally:
+            there.close()
 
     def tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> bool:
         """False: it lives and does not listen, and may be told later."""
         try:
-            handover.send(self._control, word, value, fd)
+            handover.send(self.control, word, value, fd)
         except OSError as error:
             log.debug("the guard cannot be told %s: %s", word.decode(), error.strerror)
             return isinstance(error, (BrokenPipeError, ConnectionResetError))
@@ -72,7 +106,7 @@ class Kin:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             self._child = None
             self._child_ended.set()
-        guard = handover.maker(self._control)
+        guard = handover.maker(self.control)
         if os.getppid() != guard:  # it is dead, and its number may be another's
             return
         if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP:

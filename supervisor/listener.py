@@ -86,11 +86,6 @@ class Listener:
                 return False
         return True
 
-    def pass_unanswered(self, page: Page) -> None:
-        """Let every call pass that was received by a supervisor that is dead."""
-        for notification_id in page.unanswered():
-            self.let_pass(notification_id)
-
     def pass_next(self, page: Page) -> None:
         """Let the call pass that poll(2) has announced; nothing if its caller has gone since.
 

@@ -2,12 +2,14 @@
 
     0     the notification being received, written there by the kernel itself (struct seccomp_notif)
     128   the ids of calls that were received and wait for an answer, 8 bytes each, 0: free
+    ...   of each such call its thread, its descriptor, and how far it has come, 4 bytes each
     ...   what the launcher was told and found: its length in 4 bytes, then texts that end in NUL
 
 A notification's id is all it takes to answer it, from any process that holds the listener, until
 the caller dies or is interrupted. So the kernel writes the id here, where it outlives the
 supervisor, and not first into the supervisor's own memory: there is no instant at which a call has
-been received and only the dead knew of it.
+been received and only the dead knew of it. How it is to be answered depends on whether natsup has
+bound the program's socket for it by then: the kernel binds no socket twice.
 """
 
 import ctypes
@@ -19,8 +21,26 @@ from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
 
 _IDS = 128
 SLOTS = 1024
-_TEXTS = _IDS + SLOTS * NOTIFICATION_ID.size
+_CALLS = _IDS + SLOTS * NOTIFICATION_ID.size
+_TEXTS = _CALLS + SLOTS * 12
 _NOTHING = bytes(NOTIFICATION.size)
+
+# How far a call has come
+HELD = 0  # natsup has done nothing to the program's socket
+BINDING = 1  # it is being bound on the program's behalf, or is bound
+BINDING_LENT = 2  # the same, with an SO_REUSEADDR that it did not have
+
+
+class Unanswered:
+    """A call that was received, and that perhaps nobody has answered."""
+
+    __slots__ = ("descriptor", "notification", "stage", "thread")
+
+    def __init__(self, notification: int, thread: int, descriptor: int, stage: int) -> None:
+        self.notification = notification
+        self.thread = thread
+        self.descriptor = descriptor
+        self.stage = stage  # HELD, BINDING or BINDING_LENT
 
 
 class Page:
@@ -31,7 +51,8 @@ class Page:
         self._map = mmap.mmap(fd, 0)
         view = memoryview(self._map)
         self._received = view[: NOTIFICATION.size]
-        self._ids = view[_IDS:_TEXTS].cast("Q")
+        self._ids = view[_IDS:_CALLS].cast("Q")
+        self._calls = view[_CALLS:_TEXTS].cast("i")
         self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._ids[slot] == 0]
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
@@ -68,22 +89,38 @@ class Page:
         """The notification, unpacked by `NOTIFICATION`."""
         return NOTIFICATION.unpack_from(self._received)
 
-    def keep(self, notification_id: int) -> int | None:
+    def keep(self, notification_id: int, thread: int, descriptor: int) -> int | None:
         """Note a call that will be answered later. Returns its slot; None if all are taken."""
         if not self._free:
             return None
         slot = self._free.pop()
-        self._ids[slot] = notification_id
+        at = 3 * slot
+        self._calls[at], self._calls[at + 1], self._calls[at + 2] = thread, descriptor, HELD
+        self._ids[slot] = notification_id  # last: what has no id is not looked at
         return slot
+
+    def stage(self, slot: int, stage: int) -> None:
+        """The call in ``slot`` has come so far."""
+        self._calls[3 * slot + 2] = stage
 
     def drop(self, slot: int) -> None:
         """The call in ``slot`` has been answered."""
         self._ids[slot] = 0
         self._free.append(slot)
 
-    # The guard's side.
+    # The side of whoever comes after a supervisor: the guard, or another supervisor.
 
-    def unanswered(self) -> list[int]:
-        """The ids that nobody may have answered yet; some may have been, which does no harm."""
-        (received,) = NOTIFICATION_ID.unpack_from(self._received)
-        return [*([received] if received else []), *(number for number in self._ids if number)]
+    def last(self) -> int:
+        """The id that was received last, 0 if there is none; it may have been answered."""
+        return int(NOTIFICATION_ID.unpack_from(self._received)[0])
+
+    def unanswered(self) -> list[Unanswered]:
+        """The calls in slots. Some may have been answered, which does no harm."""
+        ids = enumerate(self._ids)
+        return [Unanswered(found, *self._calls[3 * n : 3 * n + 3]) for n, found in ids if found]
+
+    def forget(self) -> None:
+        """All that are in slots have been answered."""
+        for slot, number in enumerate(self._ids):
+            if number:
+                self.drop(slot)

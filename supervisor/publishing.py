@@ -8,13 +8,15 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
 import trio
 
+from natsup.state import points
 from natsup.state.happenings import Caller
+from natsup.state.journal import Journal
 from natsup.state.keeper import Keeper, Wish
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol
 from natsup.supervisor import afterwards
@@ -25,9 +27,10 @@ from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings
-from natsup.supervisor.page import Page
+from natsup.supervisor.page import BINDING, BINDING_LENT, Page
 from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen, unreserved
+from natsup.supervisor.takeover import record_of
 from natsup.supervisor.target import cookie, program
 from natsup.supervisor.verdict import publishable
 
@@ -60,6 +63,7 @@ class Publisher:
         page: Page,
         receiver: Receiver,
         keeper: Keeper,
+        journal: Journal,
         finder: Finder,
         endings: Endings | None,
         *,
@@ -71,17 +75,28 @@ class Publisher:
         self._page = page
         self._receiver = receiver
         self._keeper = keeper
+        self._journal = journal
         self._finder = finder
         self._rules = receiver.rules
         self._endings = endings
         self._events = events
         self._claimed = claimed
         self._held: list[Held] = []
+        self._idle = trio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no call is being served."""
+        await self._idle.wait()
 
     async def serve(self, call: Call) -> None:
         """From the receiver to the answer, whatever happens."""
         held = Held(call, trio.CancelScope(), trio.Event())
         self._held.append(held)
+        if self._idle.is_set():
+            self._idle = trio.Event()
+        if points.STOP_AT:
+            points.reached("take")
         try:
             with held.scope:
                 async with trio.open_nursery() as nursery:
@@ -98,6 +113,8 @@ class Publisher:
             self._drop(call)
             self._held.remove(held)
             held.done.set()
+            if not self._held:
+                self._idle.set()
 
     async def _watch_caller(self, held: Held) -> None:
         """Give the call up once nobody waits for its answer any more: the kernel does not tell."""
@@ -123,6 +140,8 @@ class Publisher:
         until: float | None = None
         with contextlib.ExitStack() as reserved:
             for _ in range(_EPHEMERAL_TRIES):
+                if points.STOP_AT:
+                    points.reached("reserve")
                 reservation = await self._reserve(call)
                 if reservation is None:
                     return  # the kernel will tell the program the same
@@ -135,7 +154,12 @@ class Publisher:
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
-                with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
+                with (
+                    self._written_down(call, port),
+                    self._keeper.wish(port, Caller(call.name, call.process)) as wish,
+                ):
+                    if points.STOP_AT:
+                        points.reached("ask")
                     searched = await self._finder.searched()
                     until = until or trio.current_time() + self._settings["timeout"]
                     outcome = await self._outcome(wish, until, searched=searched)
@@ -154,6 +178,22 @@ class Publisher:
             self._answer(call, errno.EADDRINUSE)
         else:
             log.info("port 0 for %s: no port that is free on the router was found", call)
+
+    @contextlib.contextmanager
+    def _written_down(self, call: Call, port: Port) -> Iterator[None]:
+        """The journal tells of a call's socket before it holds the port: should this process end in
+        between, whoever comes after it finds it."""
+        if call.sock is None:
+            yield
+            return
+        sought = _sought(call, port, cookie(call.sock))
+        assert sought.cookie is not None
+        self._journal.socket(record_of(sought, sought.cookie, call.name))
+        try:
+            yield
+        finally:
+            if not self._keeper.holds(sought.cookie):
+                self._journal.ended(sought.cookie)
 
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
@@ -209,13 +249,23 @@ class Publisher:
             cookie(call.sock), port, kind.domain, kind.protocol, kind.inode, call.process
         )
         self._watch(watched)  # first, so that no end is missed
+        if points.STOP_AT:
+            points.reached("bind")
+        assert call.slot is not None
+        self._page.stage(call.slot, BINDING_LENT if reservation.lends(call.sock) else BINDING)
         result = reservation.hand_over(call.sock)
+        if points.STOP_AT:
+            points.reached("claim")
         if result == 0:
             self._claim(call, watched, wish)
         else:
             self._unwatch(watched)
+        if points.STOP_AT:
+            points.reached("answer")
         if not self._answer(call, result) and result == 0:
             self._receiver.untold[watched.cookie] = call.address.raw
+        if points.STOP_AT:
+            points.reached("answered")
 
     def _watch(self, watched: Watched) -> None:
         if self._endings is not None:
@@ -249,6 +299,7 @@ class Publisher:
             if not await afterwards.alive(sought, events=self._events):
                 self._unwatch(watched)
             elif self._watches(watched):
+                self._journal.socket(record_of(sought, one.cookie, program(process)[1]))
                 wish.claim(watched.cookie)
 
     async def _pass_and_look(
@@ -287,9 +338,7 @@ class Publisher:
         call.answered = True
         passed = self._listener.let_pass(call.notification)
         self._drop(call)
-        raw = call.address.raw
-        address = raw[4:8] if call.address.domain == socket.AF_INET else raw[8:24]
-        return Sought(call.kind, call.process, port, address, number) if passed else None
+        return _sought(call, port, number) if passed else None
 
     async def _claim_seen(self, call: Call, sought: Sought, seen: Seen, wish: Wish) -> None:
         """Claim a port for a socket that was seen to be bound, and may have ended by now."""
@@ -299,6 +348,7 @@ class Publisher:
         if again is None:
             self._unwatch(watched)
         elif self._watches(watched):
+            self._journal.socket(record_of(sought, seen.cookie, call.name))
             self._claim(call, watched, wish)
 
     def _watches(self, watched: Watched) -> bool:
@@ -316,3 +366,10 @@ class Publisher:
             call.sock.close()  # before the answer: it keeps the port bound
         call.answered = True
         return self._listener.answer(call.notification, number)
+
+
+def _sought(call: Call, port: Port, number: int | None) -> Sought:
+    """The socket of a call. ``number``: its cookie, where it is known."""
+    raw = call.address.raw
+    address = raw[4:8] if call.address.domain == socket.AF_INET else raw[8:24]
+    return Sought(call.kind, call.process, port, address, number)

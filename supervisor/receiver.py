@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections import deque
 from errno import ENOTUNIQ
@@ -122,6 +123,8 @@ class Receiver:
         self.rings: deque[tuple[int, str]] = deque()
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
+        self._thread: threading.Thread | None = None
+        self.paused = False  # the next call that is received is left in the page
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
         # program will ask again. Only before Linux 5.19. Cookie: the address bound.
         self.untold: dict[int, bytes] = {}
@@ -130,11 +133,24 @@ class Receiver:
         """Until nobody can call any more. ``failed`` tells an end that nobody asked for."""
         try:
             while self._listener.receive_into(self._page):
+                if self.paused:
+                    return
                 self._sort()
         except BaseException:
             log.exception("the receiver failed")
             self.failed = True
             os.eventfd_write(self.wake, 1)
+
+    def start(self) -> None:
+        """Begin, or go on after `paused`. A call that was taken and left is sorted first, perhaps
+        for a receiver before this one."""
+        self.paused = False
+        if self._thread is not None and self._thread.is_alive():
+            return
+        if self._listener.valid(self._page.last()):
+            self._sort()
+        self._thread = threading.Thread(target=self.run, name="receiver", daemon=True)
+        self._thread.start()
 
     def _sort(self) -> None:
         received = self._page.received()
@@ -228,7 +244,7 @@ class Receiver:
                 if facts.bound and self._tell(notification, sock, address):
                     return True
                 return self._passing(tid, address, verdict)
-            taken = self._take(notification, tid, sock, kind_of(sock), address, verdict)
+            taken = self._take(notification, tid, fd, sock, kind_of(sock), address, verdict)
             return taken
         finally:
             if not taken:
@@ -252,12 +268,13 @@ class Receiver:
             "the kernel does not let natsup copy the program's sockets (pidfd_getfd): binds are"
             " left to it, and published for what it makes of them",
         )
-        return self._take(notification, tid, None, kind, address, verdict)
+        return self._take(notification, tid, fd, None, kind, address, verdict)
 
     def _take(
         self,
         notification: int,
         tid: int,
+        fd: int,
         sock: socket.socket | None,
         kind: Kind,
         address: Address,
@@ -270,7 +287,7 @@ class Receiver:
         on_behalf = sock is not None and not self._confined and not self._labelled(tid)
         if wanted.port is None and not on_behalf:
             return self._passing(tid, address, Pass("port 0, and not to be bound by natsup"))
-        slot = self._page.keep(notification)
+        slot = self._page.keep(notification, tid, fd)
         if slot is None:
             return False
         self.taken.append(

@@ -56,6 +56,10 @@ class Reservation:
             self._sock.close()
         self._sock = None
 
+    def lends(self, program: socket.socket) -> bool:
+        """Will the program's socket have an SO_REUSEADDR that is not its own for an instant?"""
+        return self._sock is not None and not program.getsockopt(*_REUSEADDR)
+
     def hand_over(self, program: socket.socket) -> int:
         """Bind the program's socket to the port and let go of it. Returns 0 or an errno.
 
@@ -64,7 +68,7 @@ class Reservation:
         """
         if self._sock is None:
             return libc.bind(program.fileno(), self._address)
-        lent = not program.getsockopt(*_REUSEADDR)
+        lent = self.lends(program)
         if lent:
             program.setsockopt(*_REUSEADDR, _ON)
             self._sock.setsockopt(*_REUSEADDR, _ON)

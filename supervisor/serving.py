@@ -7,16 +7,19 @@ receiver's thread → calls → a task each → keeper → gateway
 
 import logging
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 
 import trio
 
+from natsup.state import points
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, default_directory
+from natsup.state.journal import Header, Journal, SessionRecord, default_directory
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
-from natsup.supervisor import clock, handover
+from natsup.supervisor import clock, guard, handover, takeover
 from natsup.supervisor import log as logs
 from natsup.supervisor.client_watch import ClientWatch
 from natsup.supervisor.closings import Closings
@@ -36,6 +39,7 @@ from natsup.supervisor.surroundings import Surroundings
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
+_FINISH_CALLS_SECONDS = 3.0  # for the calls that are being served, before the session begins anew
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 
 
@@ -48,23 +52,36 @@ def serve(
     control: handover.End,
     receiver: Receiver,
     child: int | None,
+    journals: list[int] | None,
 ) -> int:
-    """Run the session to its end. Returns the supervisor's exit status."""
+    """Run the session to its end. Returns the supervisor's exit status.
+
+    ``journals``: descriptors that another supervisor of this session has left; None if there was
+    none before."""
     pid = surroundings.pid if child is None else child
     folder = default_directory(os.environ, os.getuid())
     folder = surroundings.folder / folder  # a relative one is relative to where natsup was typed
-    session = f"{os.getpid():x}-{os.urandom(3).hex()}"
+    resumed = None if journals is None else Journal.resume(journals)
+    before = None if resumed is None else resumed[1]
+    session = f"{os.getpid():x}-{os.urandom(3).hex()}" if before is None else before.header.session
     logs.set_up(
         surroundings.log_to,
         file=settings["log"],
         folder=folder,
         session=session,
     )
-    journal = Journal.create(
-        folder, Header(session, pid=pid, command=command, started=surroundings.started)
-    )
+    if resumed is None:
+        header = Header(session, pid=pid, command=command, started=surroundings.started)
+        journal = Journal.create(folder, header)
+    else:
+        journal = resumed[0]
+    for fd in journals or ():
+        if fd != journal.fileno():
+            os.close(fd)
+    journal.supervisor(os.getpid())
     history = History(folder, session, command)
-    log.info("session for %s (pid %d)", command[0], pid)
+    if journals is None:
+        log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):
         log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
     try:
@@ -80,7 +97,8 @@ def serve(
             folder,
             session,
             pid,
-            surroundings.inherited,
+            surroundings.inherited if journals is None else [],
+            before,
         )
         trio.run(whole.run)
     except BaseException:
@@ -110,7 +128,12 @@ class Session:
         session: str,
         pid: int,
         inherited: list[Inherited],
+        before: SessionRecord | None,
     ) -> None:
+        """``before``: what stood in the journal when another supervisor left it."""
+        self._before = before
+        self._control = control
+        self._child = child
         self._pid = pid
         self._inherited = inherited
         self._settings = settings
@@ -119,7 +142,6 @@ class Session:
         self._receiver = receiver
         self._journal = journal
         self._history = history
-        self._kin = Kin(control, child)
         self._clients = ClientWatch(receiver, journal, history)
         self._neighbours = Announcements(session)
         self._keeper = Keeper(
@@ -135,6 +157,7 @@ class Session:
         )
 
     async def run(self) -> None:
+        self._kin = Kin(self._control, self._child, self._start_guard)
         if self._journal.fileno() is not None:
             self._kin.tell_guard(handover.KEEP, fd=self._journal.fileno())
             self._journal.hand_on = lambda fd: self._kin.tell_guard(handover.KEEP, fd=fd)
@@ -161,12 +184,26 @@ class Session:
             self._page,
             self._receiver,
             self._keeper,
+            self._journal,
             self._finder,
             endings,
             events=self._receiver.closes is None,
             claimed=self._clients.claimed,
         )
+        if self._before is not None:
+            if points.STOP_AT:
+                points.reached("restore")
+            await takeover.resume(
+                self._before,
+                self._journal,
+                self._keeper,
+                endings,
+                events=self._receiver.closes is None,
+            )
+            if points.STOP_AT:
+                points.reached("restored")
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
@@ -205,6 +242,48 @@ class Session:
         finally:
             os.close(fd)
         self._kin.finish.set()
+
+    def _start_guard(self, control: int) -> int:
+        """Start a guard in the place of one that has gone. Returns its pid; raises OSError."""
+        journal = self._journal.fileno()
+        fds = [self._listener.fd, self._page.fd, control, *([] if journal is None else [journal])]
+        copies = [os.dup(fd) for fd in fds]
+        try:
+            for fd in copies:
+                os.set_inheritable(fd, True)
+            words = [sys.executable, "-P", "-m", "natsup.supervisor.guard", *map(str, copies)]
+            return os.posix_spawn(sys.executable, words, os.environ)
+        finally:
+            for fd in copies:
+                os.close(fd)
+
+    async def _begin_anew_when_told(self, publisher: Publisher) -> None:
+        """SIGUSR2: go on as a new process image, of the natsup that is installed by now."""
+        with trio.open_signal_receiver(signal.SIGUSR2) as arrivals:
+            async for _ in arrivals:
+                await self._begin_anew(publisher)
+
+    async def _begin_anew(self, publisher: Publisher) -> None:
+        log.info("beginning anew")
+        self._receiver.paused = True  # further calls wait in the kernel, some hundred milliseconds
+        with trio.move_on_after(_FINISH_CALLS_SECONDS):
+            await publisher.idle()
+        await self._history.close(_WRITE_UP_SECONDS)
+        journal = self._journal.fileno()
+        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
+        try:
+            guard.become_supervisor(
+                self._listener.fd,
+                self._page,
+                self._kin.control.fileno(),
+                program=self._child,
+                journals=[] if journal is None else [journal],
+                how=guard.AGAIN,
+            )
+        except OSError as error:
+            log.warning("natsup cannot begin anew: %s", error.strerror)
+            signal.signal(signal.SIGUSR2, before)
+            self._receiver.start()
 
     async def _take_calls(self, publisher: Publisher, nursery: trio.Nursery) -> None:
         """Hear the receiver."""

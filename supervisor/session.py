@@ -1,7 +1,11 @@
-"""The supervisor's process: ``python -m natsup.supervisor.session LISTENER PAGE CONTROL [CHILD]``.
+"""The supervisor's process.
+
+    python -m natsup.supervisor.session HOW LISTENER PAGE CONTROL CHILD [JOURNAL...]
 
 Started by the guard (in place) or in the launcher's child (as parent), with three descriptors and,
-as parent, the pid of the program, which then is this process's child.
+as parent, the pid of the program, which then is this process's child; else CHILD is ``-``. HOW is
+``first``, or ``after`` another supervisor that has ended and left its journal, or ``again``: the
+same process, which has begun anew by its own wish.
 
 Calls are received from the first moment; the libraries that act on them take half a second to
 import, and meanwhile whatever natsup does not act on has been answered.
@@ -12,14 +16,15 @@ import os
 import resource
 import socket
 import sys
-import threading
 from collections.abc import Callable
 
+from natsup.state import points
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import handover, libc, netlink, sandbox
+from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
+from natsup.supervisor.guard import AFTER, AGAIN, FIRST
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
@@ -104,6 +109,15 @@ def _first_unprivileged() -> int:
         return FIRST_UNPRIVILEGED
 
 
+def _take_calls(control: handover.End) -> bool:
+    """From the guard, which lets them pass until it hears this. False: it has other wishes."""
+    try:
+        handover.send(control, handover.TAKING)
+        return handover.receive(control)[0] == handover.RECEIVED
+    except OSError:
+        return False
+
+
 def main(arguments: list[str]) -> None:
     """Supervise until nobody uses the filter any more."""
     for limit in _LIMITS:
@@ -113,12 +127,16 @@ def main(arguments: list[str]) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write("natsup")
-    listener = Listener(int(arguments[0]))
-    page = Page(int(arguments[1]))
-    control = handover.End(fileno=int(arguments[2]))
-    child = int(arguments[3]) if len(arguments) > 3 else None
-    for fd in (listener.fd, page.fd, control.fileno()):
+    how, *numbers = arguments
+    listener = Listener(int(numbers[0]))
+    page = Page(int(numbers[1]))
+    control = handover.End(fileno=int(numbers[2]))
+    child = None if numbers[3] == "-" else int(numbers[3])
+    journals = [int(number) for number in numbers[4:]]
+    for fd in (listener.fd, page.fd, control.fileno(), *journals):
         os.set_inheritable(fd, False)
+    if points.STOP_AT and how != FIRST:
+        points.reached("takeover")
     texts = [os.fsdecode(text) for text in page.texts()]
     surroundings, words = Surroundings.split(texts)
     settings, command = parse(words, os.environ, surroundings.folder)
@@ -135,12 +153,27 @@ def main(arguments: list[str]) -> None:
     receiver = Receiver(
         listener, page, rules, clients, closes, borrows=borrows, reads=reads, pidfds=pidfds
     )
-    threading.Thread(target=receiver.run, name="receiver", daemon=True).start()
+    if how == AGAIN:
+        unanswered.settle(listener, page)
+    elif how == AFTER:
+        if points.STOP_AT:
+            points.reached("taking")
+        if not _take_calls(control):
+            os._exit(0)  # the guard wants no more than an end
+    receiver.start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received
 
     status = serving.serve(
-        command, settings, surroundings, listener, page, control, receiver, child
+        command,
+        settings,
+        surroundings,
+        listener,
+        page,
+        control,
+        receiver,
+        child,
+        journals if how != FIRST else None,
     )
     # The receiver may still sit in the kernel, where nothing but this wakes it.
     os._exit(status)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from natsup.supervisor import handover
+from natsup.supervisor import handover, unanswered
 from natsup.supervisor.filter import Filter, build, install
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
@@ -100,7 +100,8 @@ def guarded(child: Child) -> Iterator[None]:
     def step() -> None:
         child.listener.pass_next(child.page)
 
-    child.listener.pass_unanswered(child.page)
+    unanswered.settle(child.listener, child.page)
+    child.listener.let_pass(child.page.last())
     with _in_background(child, step):
         yield
 

@@ -14,7 +14,7 @@ import pytest
 from natsup.supervisor import abi, libc
 from natsup.supervisor.filter import Filter, FilterRefused, build, install, under_natsup
 from natsup.supervisor.listener import is_probe
-from natsup.supervisor.page import SLOTS, Page
+from natsup.supervisor.page import BINDING, HELD, SLOTS, Page
 from tests.kernel.harness import guarded, supervised
 
 WILDCARD = ("0.0.0.0", 0)
@@ -187,10 +187,10 @@ def test_another_process_answers_what_the_dead_one_received() -> None:
         if supervisor == 0:
             page = Page(child.page.fd)
             child.listener.receive_into(page)
-            page.keep(page.received()[0])
+            page.keep(page.received()[0], 0, -1)
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(supervisor, 0)
-        assert len(child.page.unanswered()) == 2  # as received, and in its slot
+        assert [call.notification for call in child.page.unanswered()] == [child.page.last()]
         with guarded(child):
             assert child.result() == [0] * 5
 
@@ -285,10 +285,17 @@ def test_a_caller_that_goes_before_it_is_received_holds_nothing_up() -> None:
 def test_a_page_has_room_for_many_calls() -> None:
     page = Page.create([b"one", b"", b"three"])
     assert page.texts() == [b"one", b"", b"three"]
-    slots = [page.keep(number + 1) for number in range(SLOTS)]
-    assert page.keep(1) is None
+    slots = [page.keep(number + 1, number + 2, number + 3) for number in range(SLOTS)]
+    assert page.keep(1, 2, 3) is None
+    assert slots[7] is not None
+    page.stage(slots[7], BINDING)
     other = Page(page.fd)
-    assert other.unanswered() == list(range(1, SLOTS + 1))
+    found = [
+        (call.notification, call.thread, call.descriptor, call.stage) for call in other.unanswered()
+    ]
+    stages = [HELD] * SLOTS
+    stages[7] = BINDING
+    assert found == [(n + 1, n + 2, n + 3, stage) for n, stage in enumerate(stages)]
     for slot in slots:
         assert slot is not None
         page.drop(slot)
