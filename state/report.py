@@ -26,6 +26,8 @@ def _session(record: SessionRecord) -> dict[str, Any]:
         "command": record.header.command,
         "started": _iso(record.header.started),
         "alive": record.alive,
+        "supervisor": record.supervisor,
+        "given_up": record.given_up,
         "gateway": gateway
         and {
             "protocol": gateway.protocol,

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,17 @@ class Program:
         self.process.kill()
         self.process.wait()
 
+    @cached_property
+    def pid(self) -> int:
+        """The program's own; as parent it is a grandchild's. To be asked for before it is busy."""
+        return int(self.do("os.getpid()"))
+
     def behind(self) -> list[int]:
         """The pids of its supervisor and guard: they hold its session's journal open."""
         (journal,) = (
             path
             for path in self.state.glob("sessions/*")
-            if json.loads(path.read_text().split("\n")[0])["pid"] == self.process.pid
+            if json.loads(path.read_text().split("\n")[0])["pid"] == self.pid
         )
         found = []
         for link in Path("/proc").glob("[0-9]*/fd/*"):
@@ -100,6 +107,24 @@ class Program:
                     found.append(int(link.parts[2]))
         assert len(found) == 2
         return found
+
+    def alone(self) -> None:
+        """Kill supervisor and guard. Each would see to it that the other one has a successor, and
+        so both are stopped first."""
+        pids = self.behind()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+
+    def supervisor(self) -> int:
+        """The pid of its supervisor, by its session's journal."""
+        (session,) = [s for s in self.status() if s["pid"] == self.pid]
+        return int(session["supervisor"])
+
+    def guard(self) -> int:
+        """The pid of its guard."""
+        (pid,) = set(self.behind()) - {self.supervisor()}
+        return pid
 
     def status(self) -> list[dict[str, Any]]:
         """The sessions that `natsup status --json` shows on this host."""

@@ -388,8 +388,7 @@ def test_clean_removes_what_a_dead_session_left_and_only_that(lab: Lab, start: S
     assert dead.bind("t", 7001) is None
     everything = {"tcp/6999": LAN2, "tcp/7002": LAN1}
     assert lab.table() == {**everything, "tcp/7000": LAN1, "tcp/7001": LAN1}
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     assert sorted(s["alive"] for s in living.status()) == [False, True]
     done = lab.run("lan1", [NATSUP, "clean"], env=living.environ)
@@ -404,8 +403,7 @@ def test_clean_removes_what_a_dead_session_left_and_only_that(lab: Lab, start: S
 def test_the_next_session_removes_what_a_dead_one_left(lab: Lab, start: Start) -> None:
     dead = start()
     assert dead.bind("s", 7000) is None
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     assert lab.table() == {"tcp/7000": LAN1}
     program = start()
@@ -417,8 +415,7 @@ def test_the_next_session_removes_what_a_dead_one_left(lab: Lab, start: Start) -
 def test_a_dead_session_does_not_take_what_is_another_hosts_by_now(lab: Lab, start: Start) -> None:
     dead = start()
     assert dead.bind("s", 7000) is None
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     lab.unmap("lan1", "tcp", 7000)
     lab.map("lan2", "tcp", 7000)

@@ -1,8 +1,6 @@
 """What `natsup log` shows of two sessions with a real router."""
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,8 +98,7 @@ def test_what_a_dead_session_left_is_told_of_as_its_own(lab: Lab, tmp_path: Path
         dead = Program(lab, tmp_path / how)
         assert dead.bind("s", 7000) is None
         lab.wait_for(lambda: told(dead) == ["mapped tcp/7000"])  # noqa: B023 - it runs here
-        for pid in dead.behind():
-            os.kill(pid, signal.SIGKILL)
+        dead.alone()
         dead.kill()
         if how == "natsup clean":
             lab.run("lan1", [NATSUP, "clean"], env=dead.environ, check=True)

@@ -109,8 +109,7 @@ def test_a_dead_sessions_ports_are_removed(lab: Lab, start: Start, protocol: str
     other = start("--protocols", protocol, host="lan2")
     assert other.bind("s", 7001) is None
     assert dead.bind("s", 7000) is None
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN2}
     done = lab.run("lan1", [NATSUP, "clean"], env=dead.environ)
@@ -147,8 +146,7 @@ def test_what_was_mapped_by_one_protocol_is_removed_by_it(
     """By clean, while UPnP is what the search finds."""
     dead = start("--protocols", protocol)
     assert dead.bind("s", 7000) is None
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     lab.map("lan2", "tcp", 7001)
     assert lab.table() == {"tcp/7000": LAN1, "tcp/7001": LAN2}

@@ -1,8 +1,6 @@
 """How natsup chooses the way to see sockets end, and what each is worth without sock_diag."""
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -94,8 +92,7 @@ def test_the_router_is_found_without_netlink(lab: Lab, tmp_path: Path, sandbox: 
     assert "removed" in checks["test-mapping"]["found"]
     assert f"{ROUTER} by eth0, from {LAN1}" in checks["default-route"]["found"]
     assert checks["vpn"]["found"] == "the same"
-    for pid in program.behind():
-        os.kill(pid, signal.SIGKILL)
+    program.alone()
     program.kill()
     lab.run("lan1", [*sandbox, NATSUP, "clean"], env=program.environ, check=True)
     assert lab.table() == {}

@@ -1,0 +1,105 @@
+"""The death of natsup's own processes: the program notices nothing, and its ports stay right."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from natsup.state import points
+from tests.lab.lab import LAN1, Lab
+from tests.lab.program import Program
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture(params=["in place", "as parent"])
+def start(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Start:
+    """Starts a program under natsup. Keywords: variables of its environment."""
+    words = ["--as-parent"] if request.param == "as parent" else []
+
+    def start(*more: str, **environ: str) -> Program:
+        prefix = ["env", *(f"{name}={value}" for name, value in environ.items())]
+        program = Program(lab, tmp_path, *words, *more, prefix=prefix if environ else [])
+        assert program.pid
+        return program
+
+    return start
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def kill_supervisor(lab: Lab, program: Program) -> int:
+    """Returns the pid of the one that takes its place, once that has taken the session over."""
+    before = program.supervisor()
+    os.kill(before, signal.SIGKILL)
+    lab.wait_for(lambda: program.supervisor() != before)
+    return program.supervisor()
+
+
+def test_another_supervisor_takes_the_place_of_a_dead_one(lab: Lab, start: Start) -> None:
+    program = start()
+    assert program.bind("s", 7000) is None
+    assert program.bind("t", 7001, "DGRAM") is None
+    supervisors = {program.supervisor()}
+    for number in range(3):
+        supervisors.add(kill_supervisor(lab, program))
+        assert program.bind(f"s{number}", 7002 + number) is None
+        lab.wait_for(lambda: f"tcp/{7002 + number}" in lab.table())  # noqa: B023 - it runs here
+    assert len(supervisors) == 4
+    every = {f"tcp/{port}" for port in (7000, 7002, 7003, 7004)}
+    assert lab.table() == dict.fromkeys([*every, "udp/7001"], LAN1)
+    program.do("t.close()")
+    lab.wait_for(lambda: lab.table() == dict.fromkeys(every, LAN1))
+    os.kill(program.do("os.getpid()"), signal.SIGKILL)
+    assert program.process.wait(20) == -signal.SIGKILL
+    lab.wait_for(lambda: lab.table() == {})
+
+
+def test_what_ends_while_nobody_looks_is_removed(lab: Lab, start: Start) -> None:
+    program = start(NATSUP_STOP_AT="restore")
+    assert program.bind("s", 7000) is None
+    assert program.bind("t", 7001) is None
+    before = program.supervisor()
+    os.kill(before, signal.SIGKILL)
+    lab.wait_for(lambda: program.supervisor() != before and stopped(program.supervisor()))
+    program.do("s.close()")
+    os.kill(program.supervisor(), signal.SIGCONT)
+    lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
+
+
+@pytest.mark.parametrize("point", points.BIND)
+def test_a_supervisor_dies_in_the_middle_of_a_bind(lab: Lab, start: Start, point: str) -> None:
+    program = start(NATSUP_STOP_AT=point)
+    assert program.do("s = socket.socket()") is None
+    program.tell("s.bind(('', 7000))")
+    lab.wait_for(lambda: bool(program.status()) and stopped(program.supervisor()))
+    os.kill(program.supervisor(), signal.SIGKILL)
+    assert program.answer() is None
+    assert program.do("s.getsockname()[1]") == 7000
+    assert program.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)") == 0
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+    assert program.bind("t", 7001) is None
+    lab.wait_for(lambda: len(lab.table()) == 2)
+    program.do("s.close()")
+    lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
+
+
+def test_another_guard_takes_the_place_of_a_dead_one(lab: Lab, start: Start) -> None:
+    program = start()
+    child = program.do("os.getpid()")
+    assert program.bind("s", 7000) is None
+    for number in range(2):
+        supervisor, guard = program.supervisor(), program.guard()
+        os.kill(guard, signal.SIGKILL)
+        lab.wait_for(lambda: len(set(program.behind()) - {guard}) == 2)  # noqa: B023
+        assert program.bind(f"s{number}", 7001 + number) is None
+        assert program.supervisor() == supervisor
+        kill_supervisor(lab, program)
+    assert program.bind("t", 7005) is None
+    lab.wait_for(lambda: len(lab.table()) == 4)
+    os.kill(child, signal.SIGKILL)
+    lab.wait_for(lambda: lab.table() == {})
