@@ -303,7 +303,7 @@ class Keeper:
                 points.reached(self._point(request))
             outcome = await self._ask(request)
             if points.STOP_AT:
-                points.reached(f"{self._point(request)}d")
+                points.reached(f"{self._point(request)}ed")
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
@@ -322,7 +322,7 @@ class Keeper:
 
     def _point(self, request: Add | Check) -> str:
         if isinstance(request, Check):
-            return "compare"
+            return "check"
         entry = self._ledger.entry(request.port)
         return "renew" if entry is not None and entry.exists else "add"
 

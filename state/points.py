@@ -15,7 +15,7 @@ STOP_AT = os.environ.get(VARIABLE, "")
 BIND = ("take", "reserve", "ask", "add", "added", "bind", "claim", "answer", "answered")
 RELEASE = ("release", "remove", "removed")
 RENEWAL = ("renew", "renewed")
-COMPARISON = ("compare", "compared")
+COMPARISON = ("check", "checked")
 TAKEOVER = ("takeover", "restore", "restored", "taking")
 ALL = (*BIND, *RELEASE, *RENEWAL, *COMPARISON, *TAKEOVER)
 

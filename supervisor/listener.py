@@ -97,6 +97,8 @@ class Listener:
         if is_probe(notification):
             self.answer(notification[0], errno.ENOTUNIQ)
         else:
+            if notification[3:5] not in abi.CLOSE and notification[3] not in abi.NOTICED:
+                page.leave_unjudged(notification[0], notification[1], notification[6])
             self.let_pass(notification[0])
 
     def _receive(self, page: Page) -> bool:

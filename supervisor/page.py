@@ -29,6 +29,8 @@ _NOTHING = bytes(NOTIFICATION.size)
 HELD = 0  # natsup has done nothing to the program's socket
 BINDING = 1  # it is being bound on the program's behalf, or is bound
 BINDING_LENT = 2  # the same, with an SO_REUSEADDR that it did not have
+LEFT = 3  # it was answered after the supervisor's end, and its socket may be bound by now
+UNJUDGED = 4  # the same, and no supervisor has seen it
 
 
 class Unanswered:
@@ -40,7 +42,7 @@ class Unanswered:
         self.notification = notification
         self.thread = thread
         self.descriptor = descriptor
-        self.stage = stage  # HELD, BINDING or BINDING_LENT
+        self.stage = stage
 
 
 class Page:
@@ -53,7 +55,8 @@ class Page:
         self._received = view[: NOTIFICATION.size]
         self._ids = view[_IDS:_CALLS].cast("Q")
         self._calls = view[_CALLS:_TEXTS].cast("i")
-        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._ids[slot] == 0]
+        self._free: list[int] = []
+        self._find_free()
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
     @classmethod
@@ -119,8 +122,28 @@ class Page:
         ids = enumerate(self._ids)
         return [Unanswered(found, *self._calls[3 * n : 3 * n + 3]) for n, found in ids if found]
 
-    def forget(self) -> None:
-        """All that are in slots have been answered."""
+    def leave(self) -> None:
+        """All that are in slots have been answered; they stay for the next supervisor to see."""
         for slot, number in enumerate(self._ids):
-            if number:
-                self.drop(slot)
+            if number and self._calls[3 * slot + 2] < LEFT:
+                self._calls[3 * slot + 2] = LEFT
+        self._find_free()
+
+    def leave_unjudged(self, notification_id: int, thread: int, descriptor: int) -> None:
+        """A call was let pass that no supervisor has seen. Without a free slot it is forgotten."""
+        slot = self.keep(notification_id, thread, descriptor)
+        if slot is not None:
+            self.stage(slot, UNJUDGED)
+
+    def collect(self) -> list[Unanswered]:
+        """The calls that were left; from now on their slots are free."""
+        left = [call for call in self.unanswered() if call.stage >= LEFT]
+        for slot, number in enumerate(self._ids):
+            if number and self._calls[3 * slot + 2] >= LEFT:
+                self._ids[slot] = 0
+        self._find_free()
+        return left
+
+    def _find_free(self) -> None:
+        """Which slots are free: another process has taken some, or freed them."""
+        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._ids[slot] == 0]

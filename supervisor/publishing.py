@@ -8,7 +8,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -154,10 +154,7 @@ class Publisher:
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
-                with (
-                    self._written_down(call, port),
-                    self._keeper.wish(port, Caller(call.name, call.process)) as wish,
-                ):
+                with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
                     if points.STOP_AT:
                         points.reached("ask")
                     searched = await self._finder.searched()
@@ -178,22 +175,6 @@ class Publisher:
             self._answer(call, errno.EADDRINUSE)
         else:
             log.info("port 0 for %s: no port that is free on the router was found", call)
-
-    @contextlib.contextmanager
-    def _written_down(self, call: Call, port: Port) -> Iterator[None]:
-        """The journal tells of a call's socket before it holds the port: should this process end in
-        between, whoever comes after it finds it."""
-        if call.sock is None:
-            yield
-            return
-        sought = _sought(call, port, cookie(call.sock))
-        assert sought.cookie is not None
-        self._journal.socket(record_of(sought, sought.cookie, call.name))
-        try:
-            yield
-        finally:
-            if not self._keeper.holds(sought.cookie):
-                self._journal.ended(sought.cookie)
 
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
@@ -279,6 +260,8 @@ class Publisher:
             self._endings.unwatch(watched.cookie)
 
     def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
+        sought = _sought(call, watched.port, watched.cookie)
+        self._journal.socket(record_of(sought, watched.cookie, call.name))
         wish.claim(watched.cookie)
         self._claimed(call, watched)
 
@@ -348,7 +331,6 @@ class Publisher:
         if again is None:
             self._unwatch(watched)
         elif self._watches(watched):
-            self._journal.socket(record_of(sought, seen.cookie, call.name))
             self._claim(call, watched, wish)
 
     def _watches(self, watched: Watched) -> bool:

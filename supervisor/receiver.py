@@ -20,7 +20,7 @@ from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.glimpse import Kind, glimpse, kind_of
 from natsup.supervisor.listener import Listener, is_probe
-from natsup.supervisor.page import Page
+from natsup.supervisor.page import Page, Unanswered
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
 from natsup.supervisor.target import (
     Inspector,
@@ -124,6 +124,8 @@ class Receiver:
         self.wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.failed = False
         self._thread: threading.Thread | None = None
+        # Calls that were let pass before this receiver came, for the session to look at
+        self.left: list[Unanswered] = []
         self.paused = False  # the next call that is received is left in the page
         # Sockets bound on behalf of a call that was interrupted before it could be told; the
         # program will ask again. Only before Linux 5.19. Cookie: the address bound.

@@ -35,6 +35,7 @@ from natsup.supervisor.page import Page
 from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
+from natsup.supervisor.target import program
 
 log = logging.getLogger("natsup.session")
 
@@ -202,6 +203,7 @@ class Session:
             )
             if points.STOP_AT:
                 points.reached("restored")
+        meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
@@ -215,6 +217,8 @@ class Session:
             nursery.start_soon(self._wait_for_last_user)
             for one in self._inherited:
                 nursery.start_soon(publisher.adopt, one, self._pid)
+            for one, process in meanwhile:
+                nursery.start_soon(publisher.adopt, one, process)
             await self._kin.finish.wait()
             await self._kin.wait_for_child()
             nursery.cancel_scope.cancel()
@@ -242,6 +246,19 @@ class Session:
         finally:
             os.close(fd)
         self._kin.finish.set()
+
+    def _bound_meanwhile(self) -> list[tuple[Inherited, int]]:
+        """The sockets of calls that nobody served, because there was no supervisor."""
+        left, rules = self._receiver.left, self._receiver.rules
+        if not left:
+            return []
+        clients = self._receiver.clients
+        found = takeover.bound_meanwhile(left, ephemeral=rules.ephemeral)
+        return [
+            (one, process)
+            for one, process in found
+            if not (one.udp and clients.by_name(program(process)[1]) is not None)
+        ]
 
     def _start_guard(self, control: int) -> int:
         """Start a guard in the place of one that has gone. Returns its pid; raises OSError."""

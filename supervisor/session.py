@@ -160,6 +160,7 @@ def main(arguments: list[str]) -> None:
             points.reached("taking")
         if not _take_calls(control):
             os._exit(0)  # the guard wants no more than an end
+    receiver.left = page.collect()
     receiver.start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received

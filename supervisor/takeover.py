@@ -1,6 +1,12 @@
-"""Taking a session over whose supervisor has ended: which of its sockets still hold their ports?"""
+"""Taking a session over whose supervisor has ended: which sockets hold its ports now?
 
+Those that the journal tells of, if they live. And those whose calls were let pass because nobody
+served them: when they are looked at, the kernel has bound them, or has not.
+"""
+
+import contextlib
 import logging
+import os
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -8,10 +14,13 @@ from dataclasses import replace
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
 from natsup.state.model import Port
-from natsup.supervisor import afterwards
+from natsup.supervisor import afterwards, inherited, libc
 from natsup.supervisor.afterwards import Sought
 from natsup.supervisor.endings import Endings
 from natsup.supervisor.glimpse import Kind
+from natsup.supervisor.inherited import Inherited
+from natsup.supervisor.page import UNJUDGED, Unanswered
+from natsup.supervisor.target import Unreachable, thread_group, thread_pidfd
 
 log = logging.getLogger("natsup.session")
 
@@ -62,6 +71,50 @@ async def resume(
         "the session goes on after another supervisor's end: %s",
         ", ".join(_told(holders)) or "no port is in use",
     )
+
+
+def bound_meanwhile(
+    calls: Collection[Unanswered], *, ephemeral: bool
+) -> list[tuple[Inherited, int]]:
+    """The sockets of calls that were let pass, with their processes, where the kernel has bound
+    them to what may be published. ``ephemeral``: also to a port that it has chosen."""
+    low, high = _chosen_ports()
+    found = []
+    for call in calls:
+        with contextlib.suppress(OSError, Unreachable):
+            process = thread_group(call.thread)
+            if _began(process) > _began(os.getpid()):
+                continue  # not the thread that made the call
+            for one in _sockets(call):
+                chosen = call.stage == UNJUDGED and low <= one.number <= high
+                if ephemeral or not chosen:
+                    found.append((one, process))
+    return found
+
+
+def _sockets(call: Unanswered) -> list[Inherited]:
+    pidfd = thread_pidfd(call.thread)
+    try:
+        copy = libc.pidfd_getfd(pidfd, call.descriptor)
+    finally:
+        os.close(pidfd)
+    try:
+        return inherited.look([copy])
+    finally:
+        os.close(copy)
+
+
+def _chosen_ports() -> tuple[int, int]:
+    """From which the kernel chooses: ip(7), ip_local_port_range."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low, high = map(int, file.read().split())
+    return low, high
+
+
+def _began(process: int) -> int:
+    """When a process began, in ticks since the machine did: proc_pid_stat(5), starttime."""
+    with open(f"/proc/{process}/stat", "rb") as file:
+        return int(file.read().rpartition(b") ")[2].split()[19])
 
 
 def _told(holders: dict[Port, list[int]]) -> Collection[str]:

@@ -90,7 +90,7 @@ def borrow(listener: Listener, notification_id: int, tid: int, fd: int) -> socke
     Raises `Unreachable`.
     """
     try:
-        pidfd = _pidfd(tid)
+        pidfd = thread_pidfd(tid)
     except ProcessLookupError:
         return None
     try:
@@ -110,7 +110,7 @@ def borrow(listener: Listener, notification_id: int, tid: int, fd: int) -> socke
         return None
 
 
-def _pidfd(tid: int) -> int:
+def thread_pidfd(tid: int) -> int:
     """A pidfd whose descriptors are the thread's. Raises ProcessLookupError, `Unreachable`."""
     with contextlib.suppress(OSError):
         return os.pidfd_open(tid, abi.PIDFD_THREAD)

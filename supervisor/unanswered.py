@@ -5,7 +5,7 @@ by then, the kernel would say EINVAL: bind() has come to pass, and only the word
 """
 
 from natsup.supervisor.listener import Listener
-from natsup.supervisor.page import BINDING_LENT, HELD, Page, Unanswered
+from natsup.supervisor.page import BINDING, BINDING_LENT, LEFT, Page, Unanswered
 
 TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ def settle(listener: Listener, page: Page) -> None:
     """Answer every call in the page's slots. The supervisor must have ended: what it had open would
     keep the ports from the program, and it could answer, too."""
     for call in page.unanswered():
-        if call.stage != HELD and _was_bound(listener, call):
+        if call.stage in (BINDING, BINDING_LENT) and _was_bound(listener, call):
             listener.answer(call.notification, 0)
-        else:
+        elif call.stage < LEFT:
             listener.let_pass(call.notification)
-    page.forget()
+    page.leave()
 
 
 def _was_bound(listener: Listener, call: Unanswered) -> bool:

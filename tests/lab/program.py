@@ -100,13 +100,13 @@ class Program:
             for path in self.state.glob("sessions/*")
             if json.loads(path.read_text().split("\n")[0])["pid"] == self.pid
         )
-        found = []
+        found = set()
         for link in Path("/proc").glob("[0-9]*/fd/*"):
             with contextlib.suppress(OSError):
                 if os.readlink(link) == str(journal):
-                    found.append(int(link.parts[2]))
+                    found.add(int(link.parts[2]))
         assert len(found) == 2
-        return found
+        return sorted(found)
 
     def alone(self) -> None:
         """Kill supervisor and guard. Each would see to it that the other one has a successor, and
