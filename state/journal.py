@@ -115,6 +115,7 @@ class SessionRecord:
     io_uring: dict[int, str] = field(default_factory=dict)  # programs that use it, by pid
     sockets: dict[int, SocketRecord] = field(default_factory=dict)  # by cookie
     supervisor: int = 0  # the pid of its supervisor
+    supervisors: int = 0  # how many have begun to serve it
     given_up: bool = False  # its supervisors have ended, one after the other
 
 
@@ -260,9 +261,9 @@ class Journal:
             self._append({"ended": cookie})
             self._compact()
 
-    def supervisor(self, pid: int) -> None:
-        """Who serves the session from now on."""
-        self._supervisor = self._append({"supervisor": pid})
+    def supervisor(self, pid: int, number: int) -> None:
+        """Who serves the session from now on, as which of its supervisors, from 1 on."""
+        self._supervisor = self._append({"supervisor": pid, "number": number})
 
     def end(self, *, left: bool) -> None:
         """The session is over. Without anything left on the gateway the journal is over, too."""
@@ -404,6 +405,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                 session.sockets.pop(int(record["ended"]), None)
             elif "supervisor" in record:
                 session.supervisor, session.given_up = int(record["supervisor"]), False
+                session.supervisors = int(record["number"])
             elif "given_up" in record:
                 session.given_up = True
         except (ValueError, KeyError, TypeError):

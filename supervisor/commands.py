@@ -23,6 +23,7 @@ _COMMANDS = (
     ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
+    ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
 )
@@ -57,6 +58,12 @@ def _run(words: list[str]) -> int:
         from natsup.supervisor import demo
 
         return demo.main()
+    if name == "restart":
+        from natsup.supervisor import restarting
+
+        description = "A new supervisor for sessions that go on, once natsup has been replaced."
+        parser = _Parser(prog="natsup restart", description=description)
+        return restarting.command(parser, rest)
     if name == "gateway":
         return _gateway(rest)
     if name in ("-h", "--help", "help"):

@@ -79,7 +79,7 @@ def serve(
     for fd in journals or ():
         if fd != journal.fileno():
             os.close(fd)
-    journal.supervisor(os.getpid())
+    journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
     history = History(folder, session, command)
     if journals is None:
         log.info("session for %s (pid %d)", command[0], pid)

@@ -94,7 +94,13 @@ class Program:
         return int(self.do("os.getpid()"))
 
     def behind(self) -> list[int]:
-        """The pids of its supervisor and guard: they hold its session's journal open."""
+        """The pids of its supervisor and guard."""
+        found = self.holders()
+        assert len(found) == 2
+        return sorted(found)
+
+    def holders(self) -> set[int]:
+        """The pids of those who hold its session's journal open, guard and supervisor."""
         (journal,) = (
             path
             for path in self.state.glob("sessions/*")
@@ -105,8 +111,7 @@ class Program:
             with contextlib.suppress(OSError):
                 if os.readlink(link) == str(journal):
                     found.add(int(link.parts[2]))
-        assert len(found) == 2
-        return sorted(found)
+        return found
 
     def alone(self) -> None:
         """Kill supervisor and guard. Each would see to it that the other one has a successor, and

@@ -9,9 +9,26 @@ import pytest
 
 from natsup.state import points
 from tests.lab.lab import LAN1, Lab
-from tests.lab.program import Program
+from tests.lab.program import NATSUP, Program
 
 Start = Callable[..., Program]
+
+# Binds and closes a port in a thread until it is told to stop; what went wrong is in `failed`.
+BINDER = """
+failed = []
+class Binder(threading.Thread):
+    on = True
+    def run(self):
+        while self.on:
+            try:
+                with socket.socket() as sock: sock.bind(("", 7001))
+            except BaseException as error: failed.append(repr(error))
+    def stop(self):
+        self.on = False
+        self.join()
+binder = Binder()
+binder.start()
+"""
 
 
 @pytest.fixture(params=["in place", "as parent"])
@@ -95,11 +112,31 @@ def test_another_guard_takes_the_place_of_a_dead_one(lab: Lab, start: Start) -> 
     for number in range(2):
         supervisor, guard = program.supervisor(), program.guard()
         os.kill(guard, signal.SIGKILL)
-        lab.wait_for(lambda: len(set(program.behind()) - {guard}) == 2)  # noqa: B023
+        lab.wait_for(lambda: len(program.holders() - {guard}) == 2)  # noqa: B023
         assert program.bind(f"s{number}", 7001 + number) is None
         assert program.supervisor() == supervisor
         kill_supervisor(lab, program)
     assert program.bind("t", 7005) is None
     lab.wait_for(lambda: len(lab.table()) == 4)
     os.kill(child, signal.SIGKILL)
+    lab.wait_for(lambda: lab.table() == {})
+
+
+def test_a_session_begins_anew_with_nothing_lost(lab: Lab, start: Start) -> None:
+    """While the program binds and closes all the time, with another image of the supervisor."""
+    program = start()
+    assert program.bind("s", 7000) is None
+    supervisor = program.supervisor()
+    program.do(f"exec({BINDER!r})")
+    for _ in range(3):
+        done = lab.run("lan1", [NATSUP, "restart", str(program.pid)], env=program.environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.endswith(": restarted\n")
+        assert program.supervisor() == supervisor
+        assert lab.table()["tcp/7000"] == LAN1
+    assert program.do("binder.stop() or failed") == []
+    assert program.bind("t", 7002) is None
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1, "tcp/7002": LAN1})
+    os.kill(program.pid, signal.SIGKILL)
+    assert program.process.wait(20) == -signal.SIGKILL
     lab.wait_for(lambda: lab.table() == {})
