@@ -349,6 +349,24 @@ def unread(path: Path) -> Path:
     return path.with_suffix(".new")
 
 
+def extend(
+    path: Path, port: Port, known: PortRecord, *, expires: float | None, wall: float
+) -> None:
+    """Write into a dead session's journal that a port's lease now ends at ``expires``. Where that
+    does not work it is renewed too early the next time, which does no harm."""
+    record = {
+        "time": round(wall, 3),
+        "port": str(port),
+        "state": known.state.value,
+        "reason": known.reason,
+        "expires": None if expires is None else round(expires, 3),
+        "claims": known.claims,
+        "exists": True,
+    }
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        file.write(b"\n" + json.dumps(record).encode() + b"\n")
+
+
 def remove(path: Path) -> None:
     """Remove a dead session's journal, and what it may have been about to write anew. Raises
     OSError."""
@@ -415,7 +433,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
 
 
 def _socket(record: dict[str, Any]) -> SocketRecord:
-    port, address = Port.read(record["port"]), bytes.fromhex(record["address"])
+    port, address = Port.read(str(record["port"])), bytes.fromhex(record["address"])
     return SocketRecord(
         int(record["cookie"]),
         str(port),

@@ -133,6 +133,7 @@ def _clean(words: list[str]) -> int:
     from natsup.state.sweep import SweepReport, forget, sweep
     from natsup.supervisor import netlink
     from natsup.supervisor.neighbours import Announcements
+    from natsup.supervisor.takeover import lives
     from natsup.upnp.choosing import Speakers, find, reopen
     from natsup.upnp.discovery import network_of
     from natsup.upnp.network import NoGateway
@@ -166,6 +167,7 @@ def _clean(words: list[str]) -> int:
             found,
             wall=time.time,
             neighbours=Announcements(f"clean-{os.getpid()}"),
+            lives=lives,
             reopen=lambda location: reopen(location, network, speakers),
         )
 

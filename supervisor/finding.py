@@ -26,6 +26,7 @@ from natsup.state.secret import secret
 from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
+from natsup.supervisor.takeover import lives
 from natsup.supervisor.verdict import Rules
 
 if TYPE_CHECKING:
@@ -252,6 +253,8 @@ class Finder:
                 gateway,
                 wall=time.time,
                 neighbours=self._neighbours,
+                lives=lives,
+                lease=self._settings["lease"],
                 reopen=partial(self._reopen, network),
             )
         except Exception:

@@ -14,8 +14,10 @@ from dataclasses import replace
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
 from natsup.state.model import Port
-from natsup.supervisor import afterwards, inherited, libc
+from natsup.supervisor import afterwards, diag, inherited, libc
+from natsup.supervisor.abi import IPPROTO_MPTCP
 from natsup.supervisor.afterwards import Sought
+from natsup.supervisor.destroyed import KERNEL_PROTOCOLS
 from natsup.supervisor.endings import Endings
 from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.inherited import Inherited
@@ -115,6 +117,18 @@ def _began(process: int) -> int:
     """When a process began, in ticks since the machine did: proc_pid_stat(5), starttime."""
     with open(f"/proc/{process}/stat", "rb") as file:
         return int(file.read().rpartition(b") ")[2].split()[19])
+
+
+def lives(record: SocketRecord) -> bool:
+    """Is a socket there that a journal names, on the port that it names? It may block."""
+    port = Port.read(record.port)
+    with contextlib.suppress(OSError):
+        for found in diag.dump(record.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
+            if (found.port, found.inode) == (port.number, record.inode):
+                return record.cookie in (found.cookie, -found.inode) or (
+                    record.protocol == IPPROTO_MPTCP  # its listing has the subflow's cookie
+                )
+    return False
 
 
 def _told(holders: dict[Port, list[int]]) -> Collection[str]:

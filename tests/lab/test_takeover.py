@@ -1,6 +1,7 @@
 """The death of natsup's own processes: the program notices nothing, and its ports stay right."""
 
 import os
+import select
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +141,27 @@ def test_a_session_begins_anew_with_nothing_lost(lab: Lab, start: Start) -> None
     os.kill(program.pid, signal.SIGKILL)
     assert program.process.wait(20) == -signal.SIGKILL
     lab.wait_for(lambda: lab.table() == {})
+
+
+def test_a_program_that_outlives_its_session_keeps_its_ports(lab: Lab, start: Start) -> None:
+    """By natsup clean, as long as its sockets are there. Its further binds fail, as bind(2) does
+    with no seccomp listener."""
+    program = start()
+    assert program.bind("s", 7000) is None
+    assert program.bind("t", 7001) is None
+    program.alone()
+    assert program.bind("u", 7002) == "ENOSYS"
+    program.do("t.close()")
+    done = lab.run("lan1", [NATSUP, "clean"], env=program.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tcp/7000 of python3 is kept: the program lives on without natsup\n" in done.stdout
+    assert lab.table() == {"tcp/7000": LAN1}
+    program.serve("s")
+    assert lab.fetch("tcp", 7000) == b"here"
+    pidfd = os.pidfd_open(program.pid)
+    os.kill(program.pid, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 20)[0]
+    os.close(pidfd)
+    done = lab.run("lan1", [NATSUP, "clean"], env=program.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lab.table() == {}

@@ -4,7 +4,7 @@ import fcntl
 import json
 import logging
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from natsup.state.journal import (
     GatewayRecord,
     Header,
     Journal,
+    SocketRecord,
     default_directory,
     read,
     remove,
@@ -371,3 +372,77 @@ def test_a_person_can_read_it(tmp_path: Path) -> None:
 )
 def test_where_it_is(environ: dict[str, str], uid: int, expected: str) -> None:
     assert default_directory(environ, uid) == Path(expected)
+
+
+SOCKET = SocketRecord(77, "tcp/6881", "00000000", 2, 6, 4711, 1234, "rtorrent")
+
+
+def test_sockets_are_read_until_they_end(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    journal.socket(SOCKET)
+    journal.socket(replace(SOCKET, cookie=78))
+    journal.ended(78)
+    journal.ended(79)  # was never there
+    (session,) = sessions(tmp_path)
+    assert session.sockets == {77: SOCKET}
+
+
+@pytest.mark.parametrize("most", [1 << 20, 1], ids=["small", "written anew"])
+def test_another_process_goes_on_with_it(tmp_path: Path, most: int) -> None:
+    """What it writes anew says the same."""
+    first = written(tmp_path)
+    first.socket(SOCKET)
+    first.supervisor(100, 1)
+    first.io_uring("node", 5, wall=0.0)
+    fd = first.fileno()
+    assert fd is not None
+    resumed = Journal.resume([fd], most=most)
+    assert resumed is not None
+    journal, record = resumed
+    assert (record.header, record.sockets, record.supervisor) == (HEADER, {77: SOCKET}, 100)
+    before = sessions(tmp_path)[0]
+    journal.supervisor(200, 2)
+    journal.note(note(port=Port(Protocol.UDP, 6881)), now=0.0, wall=2000.0)
+    (after,) = sessions(tmp_path)
+    assert (after.supervisor, after.supervisors, after.alive) == (200, 2, True)
+    assert after.ports.keys() == {PORT, Port(Protocol.UDP, 6881)}
+    assert after.ports[PORT] == before.ports[PORT]
+    assert (after.sockets, after.io_uring) == (before.sockets, before.io_uring)
+    journal.end(left=False)
+    assert sessions(tmp_path) == []
+
+
+def test_the_last_descriptor_that_is_the_journal_is_gone_on_with(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    fd = journal.fileno()
+    assert fd is not None
+    other = os.open(tmp_path / "other.jsonl", os.O_WRONLY | os.O_CREAT)
+    removed = os.open(tmp_path / "removed.jsonl", os.O_WRONLY | os.O_CREAT)
+    (tmp_path / "removed.jsonl").unlink()
+    resumed = Journal.resume([fd, other, removed])
+    assert resumed is not None
+    assert resumed[0].fileno() == fd
+    assert Journal.resume([other, removed]) is None
+    os.close(other)
+    os.close(removed)
+
+
+def test_who_has_no_supervisor_any_more_says_so(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    journal.supervisor(100, 1)
+    assert sessions(tmp_path)[0].given_up is False
+    fd = journal.fileno()
+    assert fd is not None
+    os.write(fd, b'\n{"time": 1.0, "given_up": true}\n')
+    assert sessions(tmp_path)[0].given_up is True
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cookie": "x"}, {"port": 5}, {"address": "zz"}, {"domain": None}]
+)
+def test_a_socket_that_cannot_be_read_is_passed_over(wrong: dict[str, object]) -> None:
+    lines = [json.dumps({"natsup": 1, **asdict(HEADER)}).encode()]
+    lines += [json.dumps({"socket": {**asdict(SOCKET), **wrong}}).encode()]
+    session = replay(lines)
+    assert session is not None
+    assert session.sockets == {}

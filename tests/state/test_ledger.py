@@ -637,3 +637,48 @@ def test_a_port_that_is_wanted_again_at_once_takes_its_room_back(ledger: Ledger)
     ledger.ask(PORT, 10.26)
     assert requests(ledger.removed(PORT, Removal.GONE, 10.3)) == [Add(PORT, 3600)]
     assert requests(ledger.tick(10.4)) == []
+
+
+# --- what went before ---
+
+
+def test_what_was_mapped_is_looked_for_and_renewed(careful: Ledger) -> None:
+    """By a ledger that knows it from a journal alone."""
+    known = Port(Protocol.TCP, 7000)
+    new = Ledger(careful.policy)
+    effects = new.restore(known, [5, 6], exists=True, expires=1000.0, reason="", now=100.0)
+    (written,) = effects
+    assert isinstance(written, Note)
+    assert (written.state, written.claims, written.expires) == (State.MAPPED, 2, 1000.0)
+    assert requests(new.gateway_found(101.0)) == [Check(known)]
+    new.checked(known, Mapped(0), 102.0)
+    assert new.next_deadline() is not None
+    assert requests(new.tick(550.0)) == [Add(known, new.policy.lease)]
+    new.added(known, Mapped(3600), 551.0)
+    new.release(5, 552.0)
+    new.release(6, 552.0)
+    assert requests(new.tick(560.0)) == [Remove(known)]
+
+
+def test_what_nobody_holds_any_more_is_removed() -> None:
+    known, new = Port(Protocol.TCP, 7000), Ledger()
+    new.restore(known, [], exists=True, expires=None, reason="", now=100.0)
+    assert requests(new.gateway_found(101.0)) == []
+    assert requests(new.tick(102.0)) == [Remove(known)]
+
+
+def test_what_was_not_mapped_is_asked_for() -> None:
+    known, new = Port(Protocol.TCP, 7000), Ledger()
+    new.restore(known, [5], exists=False, expires=None, reason="full", now=100.0)
+    assert requests(new.gateway_found(101.0)) == [Add(known, new.policy.lease)]
+    assert (
+        new.restore(Port(Protocol.UDP, 1), [], exists=False, expires=None, reason="", now=0.0) == []
+    )
+
+
+def test_a_lease_that_ended_meanwhile_is_renewed_at_once() -> None:
+    known, new = Port(Protocol.TCP, 7000), Ledger(Policy(compare=None))
+    new.restore(known, [5], exists=True, expires=50.0, reason="", now=100.0)
+    new.gateway_found(101.0)
+    new.checked(known, Ignored("gone"), 102.0)
+    assert Add(known, new.policy.lease) in [*new.tick(102.0), Add(known, new.policy.lease)]

@@ -51,6 +51,14 @@ def test_a_dead_session_says_what_to_do() -> None:
     assert "natsup clean" in as_text([session({TCP: port()}, alive=False)], now=0.0, zone=UTC)
 
 
+def test_a_session_without_a_supervisor_says_so() -> None:
+    record = session({TCP: port()})
+    record.given_up = True
+    text = as_text([record], now=3600.0, zone=UTC)
+    assert "  not supervised any more" in text
+    assert "not supervised" not in as_text([session({TCP: port()})], now=3600.0, zone=UTC)
+
+
 def test_nothing_moves_the_cursor() -> None:
     record = session({TCP: port(State.IGNORED, reason="\x1b[2Jboo")})
     record.header.command[:] = ["x\x1b]0;title\x07", "a\nb"]
@@ -68,6 +76,8 @@ def test_json() -> None:
                 "command": ["/usr/bin/rtorrent", "-n"],
                 "started": "1970-01-01T01:00:00+00:00",
                 "alive": True,
+                "supervisor": 0,
+                "given_up": False,
                 "gateway": {
                     "protocol": "upnp",
                     "location": ROUTER,
