@@ -82,9 +82,7 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         life = "ended without cleaning up; natsup clean removes what it left"
     lines = [f"{name}  ({life})"]
     if record.given_up and record.alive:
-        lines.append(
-            "  not supervised any more: its supervisors ended, one after the other; see the log"
-        )
+        lines.append("  not supervised any more: one supervisor after the other ended; see the log")
     if gateway is None:
         lines.append("  no router found yet")
     else:

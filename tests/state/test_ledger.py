@@ -679,6 +679,5 @@ def test_what_was_not_mapped_is_asked_for() -> None:
 def test_a_lease_that_ended_meanwhile_is_renewed_at_once() -> None:
     known, new = Port(Protocol.TCP, 7000), Ledger(Policy(compare=None))
     new.restore(known, [5], exists=True, expires=50.0, reason="", now=100.0)
-    new.gateway_found(101.0)
-    new.checked(known, Ignored("gone"), 102.0)
-    assert Add(known, new.policy.lease) in [*new.tick(102.0), Add(known, new.policy.lease)]
+    assert requests(new.gateway_found(101.0)) == [Check(known)]
+    assert requests(new.checked(known, Ignored("gone"), 102.0)) == [Add(known, new.policy.lease)]
