@@ -20,6 +20,7 @@ from natsup.supervisor import guard, handover, libc
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
 from tests.kernel.harness import supervised
+from tests.kernel.test_notifications import bind_once
 
 _PR_GET_DUMPABLE = 3
 
@@ -210,3 +211,37 @@ def test_a_guard_whose_last_caller_goes_does_not_wait_for_ever() -> None:
         assert child.listener.abandoned()
         alone = guard._Guard(child.listener, child.page, None, -1)
         assert alone._take_turn() == set()
+
+
+def test_a_guard_gives_up_when_every_supervisor_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Calls pass meanwhile and from then on; the journal says so; what was left is cleaned up."""
+    started = tmp_path / "started"
+
+    def end(*_: object, **__: object) -> None:
+        with started.open("a") as file:
+            file.write("x")
+        os._exit(1)
+
+    cleaned: list[bool] = []
+    monkeypatch.setattr("natsup.supervisor.restarts._PAUSES", (0.0, 0.01, 0.02))
+    monkeypatch.setattr(guard, "become_supervisor", end)
+    monkeypatch.setattr(guard._Guard, "_clean", lambda self: cleaned.append(True))
+    journal = Journal.create(tmp_path, Header("x", pid=1, command=["x"], started=0.0))
+    fd = journal.fileno()
+    assert fd is not None
+
+    def bind_five_times() -> list[int]:
+        return [bind_once() for _ in range(5)]
+
+    with supervised(bind_five_times) as child:
+        control, supervisor = handover.pair()
+        one = guard._Guard(child.listener, child.page, control, -1)
+        one.keep([os.dup(fd)])
+        supervisor.close()
+        one.guard()
+        assert child.result() == [0] * 5
+    assert started.read_text() == "xxx"
+    assert cleaned == [True]
+    assert sessions(tmp_path)[0].given_up
