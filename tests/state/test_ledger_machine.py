@@ -190,6 +190,20 @@ class LedgerMachine(RuleBasedStateMachine):
             assert note.expires is None or note.expires >= self.until[port]
 
     @invariant()
+    def it_knows_when_to_wake_up(self) -> None:
+        idle = [entry for entry in self.ledger if not entry.under_way]
+        if not self.connected:
+            times = [entry.expires for entry in idle if entry.exists]
+        elif self.ledger._silent:
+            times = [entry.due for entry in idle if len(idle) == len(list(self.ledger))]
+        else:
+            times = [entry.due for entry in idle]
+            if any(entry.exists for entry in self.ledger):
+                times.append(self.ledger._compare_at)
+        known = [when for when in times if when is not None]
+        assert self.ledger.next_deadline() == min(known, default=None)
+
+    @invariant()
     def it_prints(self) -> None:
         assert str(self.ledger)
 
