@@ -11,9 +11,10 @@ class Gateway(Protocol):
     """A router that forwards ports to this host.
 
     No method raises for anything a router or a network does: that is what the outcomes are for.
-    Every method ends by itself within the gateway's own deadline (10 s by default), so a caller
-    that cannot wait so long leaves the call running and goes on without its answer. One request
-    is on its way to a router at a time; the rest queue inside.
+    One request is on its way to a router at a time; the rest queue inside. Every method ends by
+    itself: within the gateway's own deadline (10 s by default) from when its turn has come, and
+    with the one before it if that was not answered. So a caller that cannot wait so long leaves the
+    call running and goes on without its answer.
     """
 
     @property

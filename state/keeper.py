@@ -179,11 +179,13 @@ class Keeper:
                 nursery.start_soon(self._request, request)
 
     async def close(self, budget: float) -> bool:
-        """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
+        """Take everything back from the gateway, for as long as it answers within ``budget``
+        seconds each time. True: all is gone."""
         self._teller.close()
         self._carry_out(self._ledger.close(self._clock()))
-        with trio.move_on_after(budget):
-            while not self._ledger.settled:
+        answers = trio.CancelScope()
+        while not (self._ledger.settled or answers.cancelled_caught):
+            with trio.move_on_after(budget) as answers:
                 await self._changed.wait()
         return self._ledger.empty
 
