@@ -1,6 +1,7 @@
 """What the keeper of the ledger needs: a gateway (``natsup.upnp`` has the real one), and to know of
 the other sessions on this host (``natsup.supervisor.neighbours``)."""
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -58,8 +59,13 @@ class Neighbours(Protocol):
     def withdraw(self, port: Port) -> None:
         """It does not want it any more."""
 
-    def want(self, port: Port) -> bool:
-        """Does another session want it?"""
+    def removing(self, port: Port) -> AbstractContextManager[bool]:
+        """While the block lasts this session removes the port from the gateway, and those that come
+        to want it wait. False: it is not to be removed, because another session wants it, or is
+        removing it already."""
+
+    async def removed(self, port: Port) -> None:
+        """Wait until no session is removing the port, which this one has announced."""
 
 
 def host(location: str) -> str:

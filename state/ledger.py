@@ -22,7 +22,7 @@ What a lease on a router means:
   request at a time finds out whether it does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
@@ -425,6 +425,23 @@ class Ledger:
             elif not entry.wanted and entry.given_up:
                 effects += self._remove(entry)
         return effects
+
+    def compared(self, missing: Iterable[Port], now: float) -> list[Effect]:
+        """Another session has looked for the mappings, and missed these: they are looked for again,
+        and the others need not be as long as that goes on."""
+        if self.policy.compare is not None:
+            self._compare_at = now + 2 * self.policy.compare
+        effects: list[Effect] = []
+        for port in missing:
+            entry = self._entries.get(port)
+            if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
+                effects.append(self._check(self._touch(port)))
+        return effects
+
+    def compare_by(self, when: float) -> None:
+        """Nobody else looks for the mappings any more: they are to be looked for by then."""
+        if self._compare_at is not None:
+            self._compare_at = min(self._compare_at, when)
 
     # --- time ---
 

@@ -167,25 +167,33 @@ class PmpGateway:
                     return answer if isinstance(answer, Silent) else None
         return Silent(_LATE, sent=True)
 
-    async def watch(self, signs: "trio.MemorySendChannel[str]", *, interface: str = "") -> None:
+    async def watch(
+        self,
+        signs: "trio.MemorySendChannel[str]",
+        *,
+        interface: str = "",
+        others: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Send a clause for people into ``signs`` whenever the router's clock says that it was
         restarted. It is looked at now and then while something is mapped, and when the router
         announces itself on ``interface``, where that can be heard. Until cancelled, or nobody
-        receives any more.
+        receives any more. ``others``: may other sessions have something mapped?
         """
         with signs:
             async with trio.open_nursery() as nursery:
                 if interface:
                     nursery.start_soon(self._listen, interface)
-                await self._watch(signs)
+                await self._watch(signs, others)
                 nursery.cancel_scope.cancel()
 
-    async def _watch(self, signs: "trio.MemorySendChannel[str]") -> None:
+    async def _watch(
+        self, signs: "trio.MemorySendChannel[str]", others: Callable[[], bool]
+    ) -> None:
         while True:
             with trio.move_on_after(_EVERY):
                 await self._news.wait()
             self._news = trio.Event()
-            if self._kept and not self._restarted:
+            if (self._kept or others()) and not self._restarted:
                 if self._announced:
                     # All hosts of the LAN have heard it (RFC 6886, section 3.2.1; RFC 6887, section
                     # 14.1.3).
