@@ -432,7 +432,7 @@ class Ledger:
         if self.policy.compare is not None:
             self._compare_at = now + 2 * self.policy.compare
         effects: list[Effect] = []
-        for port in missing:
+        for port in missing if self._gateway else ():
             entry = self._entries.get(port)
             if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
                 effects.append(self._check(self._touch(port)))

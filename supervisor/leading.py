@@ -169,7 +169,7 @@ class Sessions:
 
     async def run(self, router: str) -> None:
         """Lead or follow at this router, until cancelled."""
-        name = f"\0natsup-leader/{os.getuid()}/{router}"
+        name = _name(router)
         tries = 0
         while tries < _TRIES:
             tries += 1
@@ -241,6 +241,10 @@ async def _accept(listener: trio.socket.SocketType, leader: Leader) -> None:
             await leader.add(Line(sock))
         else:
             sock.close()
+
+
+def _name(router: str) -> str:
+    return f"\0natsup-leader/{os.getuid()}/{router}"
 
 
 def _bind(name: str) -> trio.socket.SocketType | None:

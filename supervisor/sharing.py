@@ -47,7 +47,7 @@ class Sharing:
         _, address, router = where
         ears = Ears(
             self._keeper.mapped,
-            partial(self._hear_compared, []),
+            self._follow,
             self._hear_compared,
             partial(self._hear_restarted, gateway.protocol),
             self._keeper.external_address,
@@ -70,6 +70,12 @@ class Sharing:
         return address
 
     # --- what another session says ---
+
+    def _follow(self) -> None:
+        """Once is enough: where the sessions that lead end soon, one after another, it counts when
+        one of them has compared indeed."""
+        if not self._compared:
+            self._hear_compared([])
 
     def _hear_compared(self, missing: list[Port]) -> None:
         self._compared = clock.now()

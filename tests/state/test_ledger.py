@@ -650,6 +650,28 @@ def test_a_port_that_is_wanted_again_at_once_takes_its_room_back(ledger: Ledger)
     assert requests(ledger.tick(10.4)) == []
 
 
+def test_another_session_looks_for_what_is_mapped() -> None:
+    """What it misses is looked for again here; the rest is not, as long as it goes on."""
+    ledger = Ledger(Policy(check=None, lease=10_000))
+    ledger.gateway_found(0.0)
+    mapped(ledger, 10_000)
+    other = Port(Protocol.UDP, 6881)
+    ledger.ask(other, 0.0)
+    ledger.added(other, Mapped(10_000), 0.0)
+    ledger.claim(other, 2, 0.0)
+    assert ledger.next_deadline() == 300.0
+    assert ledger.compared([], 250.0) == []
+    assert ledger.next_deadline() == 850.0
+    unknown = Port(Protocol.UDP, 7)
+    assert ledger.compared([PORT, unknown], 500.0) == [Check(PORT)]
+    assert ledger.compared([PORT], 500.0) == []  # it is being looked for
+    ledger.checked(PORT, Mapped(0), 501.0)
+    assert ledger.next_deadline() == 1100.0
+    ledger.compare_by(800.0)
+    assert ledger.next_deadline() == 800.0
+    assert ledger.tick(800.0) == [Check(PORT), Check(other)]
+
+
 class Counted(dict[Port, Entry]):
     """Entries that count how many of them are looked at."""
 

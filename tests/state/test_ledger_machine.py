@@ -150,6 +150,16 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.connected:
             self.carry_out(self.ledger.compare(self.now))
 
+    @rule(missing=st.sets(ports))
+    def another_session_has_looked(self, missing: set[Port]) -> None:
+        effects = self.ledger.compared(missing, self.now)
+        assert self.connected or not effects
+        self.carry_out(effects)
+
+    @rule(when=seconds)
+    def no_other_session_looks(self, when: float) -> None:
+        self.ledger.compare_by(self.now + when)
+
     @rule()
     def gateway_comes(self) -> None:
         self.connected = True
