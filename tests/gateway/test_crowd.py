@@ -31,7 +31,8 @@ async def test_all_are_answered_in_the_time_that_the_router_needs(
                 nursery.start_soon(bind, number)
         took = trio.current_time() - began
         assert outcomes == [Mapped(3600)] * _PROGRAMS
-        assert sorted(home.gateway.asked) == ["add 3600"] * _PROGRAMS + ["look"] * _PROGRAMS
+        asked = home.gateway.asked[: 2 * _PROGRAMS]  # then come the looks at what was kept
+        assert sorted(asked) == ["add 3600"] * _PROGRAMS + ["look"] * _PROGRAMS
         assert home.gateway.most_at_once == 1
         assert set(home.gateway.holders.values()) == {HERE}
         assert 10 < took <= 1.25 * _ALONE
