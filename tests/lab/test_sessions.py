@@ -13,7 +13,7 @@ from tests.gateway.remote import Remote
 from tests.lab.lab import LAN1, OUTSIDE, ROUTER_PORT, Lab
 from tests.lab.program import Program
 
-_MANY = 12
+_MANY = 8
 
 
 @dataclass
