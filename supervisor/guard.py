@@ -190,7 +190,9 @@ class _Guard:
         self._await_supervisor()
         if self._served:
             unanswered.settle(self._listener, self._page)
-            self._listener.let_pass(self._page.last())
+            last = self._page.last()
+            if last:
+                self._listener.let_pass(last)
         self._served = False
         if not self._done and not self._last:
             self._restart_at = self._restarts.ended(time.monotonic())
