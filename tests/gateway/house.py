@@ -18,6 +18,7 @@ from natsup.state.model import Conflict, Mapped, Outcome, Port, Protocol
 from natsup.upnp import trust
 from natsup.upnp.description import services
 from natsup.upnp.igd import Igd
+from natsup.upnp.pmp.gateway import PmpGateway, speak
 from tests.gateway.gateway import HERE, ROUTER, Gateway
 from tests.gateway.quirks import Quirks
 from tests.gateway.table import Entry
@@ -39,10 +40,14 @@ class Alone:
 
 
 class House:
-    def __init__(self, gateway: Gateway, keeper: Keeper, ledger: Ledger) -> None:
+    def __init__(
+        self, gateway: Gateway, keeper: Keeper, ledger: Ledger, nursery: trio.Nursery
+    ) -> None:
         self.gateway = gateway
         self.keeper = keeper
+        self.nursery = nursery
         self.told: list[Event] = []
+        self.signs: list[str] = []
         self._ledger = ledger
         self._sockets = 0
 
@@ -69,6 +74,24 @@ class House:
         self.keeper.gateway_found(igd)
         return igd
 
+    async def use_pmp(self, protocol: str, secret: bytes = b"s" * 32) -> PmpGateway:
+        """Keep the ports on it by NAT-PMP or PCP, and watch its clock, as a session does."""
+        gateway = open_pmp(self.gateway, protocol, secret)
+        self.keeper.gateway_found(gateway)
+        send, signs = trio.open_memory_channel[str](1)
+        self.nursery.start_soon(gateway.watch, send)
+        self.nursery.start_soon(self._follow, signs)
+        return gateway
+
+    async def _follow(self, signs: "trio.MemoryReceiveChannel[str]") -> None:
+        async for sign in signs:
+            self.signs.append(sign)
+            self.keeper.compare()
+
+
+def open_pmp(gateway: Gateway, protocol: str, secret: bytes = b"s" * 32) -> PmpGateway:
+    return speak(protocol, gateway.address, HERE, secret=lambda: secret)
+
 
 async def open_igd(gateway: Gateway, *, address: str = HERE, seconds: float = 10.0) -> Igd:
     document = gateway.documents["/d.xml"]
@@ -83,8 +106,9 @@ async def house(
     clock: MockClock,
     quirks: Quirks | None = None,
     table: dict[tuple[str, int], Entry] | None = None,
+    protocol: str = "upnp",
 ) -> AsyncIterator[House]:
-    """``table``: what the gateway holds at the beginning."""
+    """``table``: what the gateway holds at the beginning. ``protocol``: to speak to it by."""
     clock.autojump_threshold = 0.005  # sockets are real: leave the kernel a moment
     ledger = Ledger()
     gateway = Gateway(ROUTER, quirks)
@@ -102,9 +126,9 @@ async def house(
     async with trio.open_nursery() as nursery:
         await nursery.start(gateway.serve)
         nursery.start_soon(keeper.run)
-        made = House(gateway, keeper, ledger)
+        made = House(gateway, keeper, ledger, nursery)
         made.told = told
-        await made.use()
+        await (made.use() if protocol == "upnp" else made.use_pmp(protocol))
         yield made
         nursery.cancel_scope.cancel()
 

@@ -19,6 +19,8 @@ class Entry:
     internal_port: str
     name: str = "a mapping"
     ends: float | None = None  # None: never
+    by: str = "upnp"  # or "natpmp", "pcp": the protocol that it was made by
+    nonce: bytes = b""  # PCP's proof of whose it is
 
 
 Key = tuple[str, int]  # ("TCP", 6881)
