@@ -58,11 +58,13 @@ _SPEAKER = """
 import json, sys
 import trio
 from natsup.state.model import Port, Protocol
-from natsup.upnp.discovery import find_gateway, network_of
+from natsup.upnp.choosing import Speakers, find
+from natsup.upnp.discovery import network_of
 
 async def main():
     network = await network_of(interface=None, url=None)
-    igd = await find_gateway(network, seconds=5)
+    secret = network.address.encode()
+    igd = await find(network, Speakers(lambda: secret), protocols=sys.argv[1:], seconds=5)
     print(json.dumps(igd.internal_address), flush=True)
     while line := await trio.to_thread.run_sync(sys.stdin.readline):
         verb, *words = json.loads(line)
@@ -83,10 +85,10 @@ trio.run(main)
 class Speaker:
     """natsup's client on a host of the lab, which has found the router by itself."""
 
-    def __init__(self, lab: Lab, host: str) -> None:
+    def __init__(self, lab: Lab, host: str, protocol: str = "upnp") -> None:
         self._process = lab.popen(
             host,
-            [sys.executable, "-c", _SPEAKER],
+            [sys.executable, "-c", _SPEAKER, protocol],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
