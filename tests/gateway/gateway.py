@@ -27,6 +27,7 @@ _SHORT = {
     "GetSpecificPortMappingEntry": "look",
     "AddPortMapping": "add",
     "DeletePortMapping": "delete",
+    "GetListOfPortMappings": "list",
 }
 
 

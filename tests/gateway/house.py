@@ -121,12 +121,17 @@ async def house(
     quirks: Quirks | None = None,
     table: dict[tuple[str, int], Entry] | None = None,
     protocol: str = "upnp",
+    version: int = 1,
 ) -> AsyncIterator[House]:
-    """``table``: what the gateway holds at the beginning. ``protocol``: to speak to it by."""
+    """``table``: what the gateway holds at the beginning. ``protocol``: to speak to it by;
+    ``version``: of WANIPConnection."""
     clock.autojump_threshold = 0.005  # sockets are real: leave the kernel a moment
     ledger = Ledger()
     gateway = Gateway(ROUTER, quirks)
     gateway.table.entries.update(table or {})
+    kind = "service:WANIPConnection:"
+    document = str(gateway.documents["/d.xml"])
+    gateway.documents["/d.xml"] = document.replace(f"{kind}1", f"{kind}{version}")
     journal = Journal.create(folder, Header("s", pid=1, command=["x"], started=0.0))
     told: list[Event] = []
     keeper = Keeper(

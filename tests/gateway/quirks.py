@@ -37,6 +37,11 @@ class Quirks:
     not_permitted: int = 718  # what is said of the others
     capitals: bool = False  # protocols in small letters are refused
     wan_down: bool = False
+    # GetListOfPortMappings, newest first; see LISTS in tests.gateway.soap. None: it has none.
+    lists: str | None = None
+    list_most: int = 5000  # entries in it, whatever is asked for
+    list_hides: tuple[int, ...] = ()  # ports that it does not show
+    list_nothing: int | None = 730  # what is said where there is none; None: an empty list
 
     # --- leases ---
 

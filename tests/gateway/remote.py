@@ -72,6 +72,21 @@ async def main():
                 (part.split("/") for part in words[:1])]
         if verb == "add":
             said = await igd.add(*port, lease=int(words[1]))
+        elif verb == "compare":
+            asked, said = [], set()
+            genuine = igd._call
+            async def call(name, arguments):
+                asked.append(name)
+                return await genuine(name, arguments)
+            igd._call = call
+            async def check(word):
+                protocol, number = word.split("/")
+                said.add(str(await igd.check(Port(Protocol(protocol), int(number)))))
+            async with trio.open_nursery() as nursery:
+                for word in words:
+                    nursery.start_soon(check, word)
+            igd._call = genuine
+            said = f"{', '.join(sorted(said))} ({len(asked)} x {', '.join(sorted(set(asked)))})"
         elif verb == "look":
             said = (await igd.look(*port)).kind.value
         else:
@@ -100,7 +115,8 @@ class Speaker:
         return str(json.loads(self._process.stdout.readline()))
 
     def __call__(self, verb: str, *words: object) -> str:
-        """``add tcp/7000 600``, ``look``, ``check``, ``remove``, ``external_address``."""
+        """``add tcp/7000 600``, ``look``, ``check``, ``remove``, ``external_address``; ``compare``
+        checks many ports at once, and tells by what."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([verb, *words]) + "\n")
         self._process.stdin.flush()
