@@ -4,6 +4,7 @@ The journal first, then the gateway. Requests run on when the call that caused t
 waiting, and their late answers go to the ledger like all others.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -191,6 +192,11 @@ class Keeper:
             nursery.start_soon(self._watch_clock)
             async for request in self._todo:
                 nursery.start_soon(self._request, request)
+                # All that there are at once, so that the gateway sees how many ports it is asked
+                # about, and may look for them together.
+                with contextlib.suppress(trio.WouldBlock):
+                    while True:
+                        nursery.start_soon(self._request, self._todo.receive_nowait())
 
     async def close(self, budget: float) -> bool:
         """Take everything back from the gateway, for as long as it answers within ``budget``

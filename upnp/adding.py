@@ -14,7 +14,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.upnp import faults
 
 # What to ask
@@ -42,7 +42,16 @@ class Delete:
     port: Port
 
 
-Step = Look | Put | Delete
+@dataclass(frozen=True, slots=True)
+class List:
+    """GetListOfPortMappings: of a protocol, from one port to another."""
+
+    protocol: Protocol
+    first: int
+    last: int
+
+
+Step = Look | Put | Delete | List
 
 # What is answered
 
@@ -77,7 +86,15 @@ class NoAnswer:
     sent: bool
 
 
-Answer = Found | Done | Fault | NoAnswer
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The entries that a list shows for certain; ``count``: of all in it."""
+
+    entries: dict[Port, Found]
+    count: int
+
+
+Answer = Found | Done | Fault | NoAnswer | Listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import h11
 import trio
@@ -120,6 +121,15 @@ class Requester(UpnpRequester):
             if not done:
                 self.close()
         raise RequestFailed("the router did not answer in time", sent=sent)
+
+    @contextmanager
+    def longer(self, at_most: int) -> Iterator[None]:
+        """While the block lasts, answers may have so many bytes."""
+        before, self._at_most = self._at_most, at_most
+        try:
+            yield
+        finally:
+            self._at_most = before
 
     def _kept(self, url: trust.Url) -> bool:
         """Is there a connection? If not, everything but that is made ready for one."""

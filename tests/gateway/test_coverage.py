@@ -7,7 +7,7 @@ networks, 46-60 descriptions and HTTP, 61-73 the search and the choice, 74-93 NA
 import re
 from pathlib import Path
 
-from tests.gateway.test_scenarios import ROWS
+from tests.gateway import test_scenarios, test_scenarios_pmp
 
 TESTS = Path(__file__).parents[1]
 
@@ -26,14 +26,13 @@ PARTLY = {
 
 NOT_YET = {
     42: "a new address of this host: natsup does not watch its own addresses yet",
-    72: "no UPnP but NAT-PMP",
-    **dict.fromkeys(range(74, 94), "NAT-PMP and PCP, which natsup does not speak yet"),
 }
 
 
 def played() -> set[int]:
     """By the names of the tests in this folder, and the rows."""
-    numbers = {row.number for row in ROWS}
+    numbers = {row.number for row in test_scenarios.ROWS}
+    numbers |= {row.number for row in test_scenarios_pmp.ROWS}
     for file in Path(__file__).parent.glob("test_*.py"):
         for name in re.findall(r"def test_((?:\d+_(?:and_)?)+)", file.read_text()):
             numbers |= {int(number) for number in re.findall(r"\d+", name)}

@@ -33,7 +33,7 @@ from natsup.upnp.pmp.answers import (
 )
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import Device
-from natsup.upnp.pmp.timing import Reading
+from natsup.upnp.pmp.timing import Pace, Reading
 from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
@@ -82,6 +82,7 @@ class PmpGateway:
         self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
+        self._pace = Pace()
         self._life = 0  # how often it was seen to have been restarted
         self._restarted = False  # and nobody has been told
         self._announced = False
@@ -286,7 +287,9 @@ class PmpGateway:
         if heard.epoch is None:
             return
         before, self._clock = self._clock, Reading(heard.epoch, _now())
-        if before is not None and self._language.lost(before, self._clock):
+        if before is None or not self._language.lost(before, self._clock):
+            return
+        if self._pace.believed(before, self._clock):
             log.debug("the router's clock: %s, and then %s", before, self._clock)
             self._life += 1
             self._refused.clear()
