@@ -7,10 +7,12 @@ waiting, and their late answers go to the ledger like all others.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
 
 import trio
 
+from natsup.state.departure import Departure, Former
 from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal
@@ -18,6 +20,9 @@ from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Reques
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 log = logging.getLogger("natsup.state")
+
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Wish:
@@ -100,8 +105,11 @@ class Keeper:
         self._tell_of = tell
         self._teller = Teller()
         self._gateway: Gateway | None = None
+        self._device = ""
+        self._departure: Departure | None = None
+        self._former = Former()
         self._wishes: dict[Port, list[Wish]] = {}
-        self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
+        self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
         self._lost = trio.Event()
@@ -121,13 +129,26 @@ class Keeper:
         """The socket with this cookie is no more."""
         self._carry_out(self._ledger.release(holder, self._clock()))
 
-    def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
+    def gateway_found(
+        self,
+        gateway: Gateway,
+        *,
+        external: str | None = None,
+        device: str = "",
+        delay: float = 0.0,
+    ) -> None:
         """From now on the ports are kept on this gateway. ``external``: what its external address
-        was at another time."""
-        before = self._gateway
-        another = before is not None and _identity(before) != _identity(gateway)
-        if another:
-            self._happened(self._teller.another_gateway(self._clock()))
+        was at another time. ``device``: which one it is, whatever its address; "" if that is not
+        known. ``delay``: seconds until what it has already is looked for."""
+        before, known = self._gateway, self._device
+        moved = before is not None and _identity(before) != _identity(gateway)
+        another = moved or (bool(device and known) and device != known)
+        self._device = device or known
+        if before is not None and another:
+            reason = _what_is_new(before, gateway)
+            self._happened(self._teller.another_gateway(self._clock(), reason))
+            if moved:
+                self._depart(before)
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
@@ -135,7 +156,24 @@ class Keeper:
         self._journal.gateway(
             GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
         )
-        self._carry_out(self._ledger.gateway_found(self._clock(), another=another))
+        self._carry_out(self._ledger.gateway_found(self._clock(), another=another, delay=delay))
+
+    def _depart(self, before: Gateway) -> None:
+        """Take back what was made on a gateway that is not used any more."""
+        left = self._ledger.existing()
+        self._former.leave(before, left, self._clock())
+        self._departure = Departure(
+            before, left, want=self._neighbours.want, gone=self._former.forget
+        )
+        self._todo_send.send_nowait(self._departure.run)
+
+    def former(self, gateway: Gateway) -> dict[Port, str]:
+        """What a gateway that was found may forward to the address that this host had just before:
+        each port's. Asked before `gateway_found` is told."""
+        former, before, now = Former(), self._gateway, self._clock()
+        if before is not None:
+            former.leave(before, self._ledger.existing(), now)
+        return self._former.recent(gateway, now) | former.recent(gateway, now)
 
     def gateway_missing(self, reason: str) -> None:
         """There is no gateway to keep ports on; calls that wait go on without."""
@@ -175,8 +213,8 @@ class Keeper:
         """Timers and requests, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
-            async for request in self._todo:
-                nursery.start_soon(self._request, request)
+            async for work in self._todo:
+                nursery.start_soon(work)
 
     async def close(self, budget: float) -> bool:
         """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
@@ -233,7 +271,7 @@ class Keeper:
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
             else:
-                self._todo_send.send_nowait(effect)
+                self._todo_send.send_nowait(partial(self._request, effect))
         self._changed.set()
         self._changed = trio.Event()
 
@@ -280,12 +318,18 @@ class Keeper:
         self._carry_out(effects)
 
     async def _ask(self, request: Add | Check) -> Outcome:
-        if self._gateway is None:
+        gateway = self._gateway
+        if gateway is None:
             return Unknown("no gateway")
         try:
-            if isinstance(request, Add):
-                return await self._gateway.add(request.port, lease=request.lease)
-            return await self._gateway.check(request.port)
+            if isinstance(request, Check):
+                return await gateway.check(request.port)
+            if self._departure is not None:
+                await self._departure.over(request.port)
+            outcome = await gateway.add(request.port, lease=request.lease)
+            if isinstance(outcome, Mapped):
+                self._former.forget(request.port)
+            return self._former.judge(request.port, outcome, gateway, self._clock())
         except Exception:
             log.exception("%s: the gateway's code failed", request.port)
             return Unknown("an error inside natsup; see the log")
@@ -306,6 +350,17 @@ async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     """Cancel a scope once an event has happened."""
     await event.wait()
     scope.cancel()
+
+
+def _what_is_new(before: Gateway, gateway: Gateway) -> str:
+    """For people: in what another gateway is another one."""
+    if host(before.location) != host(gateway.location):
+        return "this host has another router now"
+    if before.internal_address != gateway.internal_address:
+        return f"this host has another address now, {gateway.internal_address}"
+    if before.protocol != gateway.protocol:
+        return f"the router is asked by {gateway.protocol} now"
+    return "there is another router in the place of the old one"
 
 
 def _identity(gateway: Gateway) -> tuple[str, str, str]:

@@ -162,6 +162,7 @@ class Ledger:
         self._missing = ""  # why there is no gateway; "" while the search goes on
         self._silent = ""  # why the gateway is not waited for; "" while it answers
         self._compare_at: float | None = None
+        self._verify_at: float | None = None  # the same, of a gateway that may have been restarted
         self._closing = False
 
     def __str__(self) -> str:
@@ -184,6 +185,10 @@ class Ledger:
             entry.under_way or (entry.exists and self._gateway and not entry.given_up)
             for entry in self._entries.values()
         )
+
+    def existing(self) -> dict[Port, float | None]:
+        """What the gateway may forward, and when the lease of each port ends, if it is known."""
+        return {port: entry.expires for port, entry in self._entries.items() if entry.exists}
 
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
@@ -365,9 +370,12 @@ class Ledger:
                 if entry.wanted and entry.state is not State.MAPPED and not entry.under_way:
                     entry.due = now
 
-    def gateway_found(self, now: float, *, another: bool = False) -> list[Effect]:
+    def gateway_found(
+        self, now: float, *, another: bool = False, delay: float = 0.0
+    ) -> list[Effect]:
         """There is a gateway, or it is there again, perhaps with an empty table. ``another``: not
-        the one that the existing mappings were made on, where they are left to their leases."""
+        the one that the existing mappings were made on, where they are left to their leases.
+        ``delay``: seconds until the mappings are looked for."""
         self._gateway, self._missing = True, ""
         if another:
             self._silent = ""
@@ -383,7 +391,10 @@ class Ledger:
             elif another or entry.state is not State.MAPPED:
                 entry.failures = 0
                 effects += self._add(entry)
-        effects += self.compare(now)
+        if delay > 0:
+            self._verify_at = now + delay
+        else:
+            effects += self.compare(now)
         return effects
 
     def gateway_missing(self, reason: str) -> tuple[list[Port], list[Effect]]:
@@ -404,6 +415,7 @@ class Ledger:
     def compare(self, now: float) -> list[Effect]:
         """Look for every mapping, and try again to remove what could not be removed."""
         self._compare_at = None if self.policy.compare is None else now + self.policy.compare
+        self._verify_at = None
         effects: list[Effect] = []
         for entry in self._entries.values():
             if entry.under_way:
@@ -422,8 +434,10 @@ class Ledger:
             ends = [entry.expires for entry in self._leased() if entry.expires is not None]
             return min(ends, default=None)
         due = [entry.due for entry in self._ready()]
-        if not self._silent and any(entry.exists for entry in self._entries.values()):
-            due.append(self._compare_at)
+        if any(entry.exists for entry in self._entries.values()):
+            due.append(self._verify_at)
+            if not self._silent:
+                due.append(self._compare_at)
         return min((when for when in due if when is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
@@ -441,7 +455,8 @@ class Ledger:
                 effects.append(self._check(entry))
             else:
                 effects += self._add(entry)
-        if self._compare_at is not None and self._compare_at <= now and not self._silent:
+        compare = None if self._silent else self._compare_at
+        if any(when is not None and when <= now for when in (compare, self._verify_at)):
             effects += self.compare(now)
         return effects
 
