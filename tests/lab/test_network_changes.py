@@ -140,3 +140,21 @@ def test_a_link_that_was_gone(lab: Lab, start: Start) -> None:
     unplug(lab)
     plug(lab)
     lab.wait_for(lambda: lab.table() == to(LAN1), 10)
+
+
+def test_a_vpn_before_the_router(lab: Lab, start: Start) -> None:
+    """Its default route comes first, by a point-to-point link, and leads to no router at home."""
+    ip(
+        lab,
+        "tuntap add tun0 mode tun",
+        "link set tun0 up",
+        "addr add 10.8.0.2 peer 10.8.0.1 dev tun0",
+    )
+    ip(lab, "route del default", f"route add default via {ROUTER} metric 100")
+    ip(lab, "route add default via 10.8.0.1 dev tun0 metric 50")
+    program = start()
+    assert lab.table() == to(LAN1)
+    ip(lab, "route del default via " + ROUTER)
+    lab.wait_for(lambda: "the default route goes into a tunnel, tun0" in program.log())
+    ip(lab, f"route add default via {ROUTER} metric 100")
+    lab.wait_for(lambda: program.log().count("router found") == 2)
