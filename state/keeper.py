@@ -304,18 +304,36 @@ class Keeper:
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
-                log.info("%s: %s", port, outcome)
+                self._log_added(port, outcome)
                 self._teller.added(port, outcome)
                 effects = self._ledger.added(port, outcome, self._clock())
                 self._tell(port, outcome)
             else:
-                level = logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO
-                log.log(level, "%s: looked again: %s", port, outcome)
                 self._happened(self._teller.checked(port, outcome, self._clock()))
                 effects = self._ledger.checked(port, outcome, self._clock())
+                self._log_checked(port, outcome)
             if silent:
                 self._lost.set()
         self._carry_out(effects)
+
+    def _log_added(self, port: Port, outcome: Outcome) -> None:
+        entry = self._ledger.entry(port)
+        if entry is not None and entry.claims and isinstance(outcome, Conflict):
+            told = entry.held_by == outcome.holder and entry.state is State.CONFLICT
+            level = logging.DEBUG if told else logging.WARNING
+            log.log(level, "%s: %s, and is open on this LAN alone", port, outcome)
+        else:
+            log.info("%s: %s", port, outcome)
+
+    def _log_checked(self, port: Port, outcome: Outcome) -> None:
+        if isinstance(outcome, Mapped):
+            log.debug("%s: looked again: %s", port, outcome)
+        elif isinstance(outcome, Conflict):
+            log.warning("%s: looked again: %s, and is not taken back", port, outcome)
+        else:
+            entry = self._ledger.entry(port)
+            why = entry.reason if entry is not None and entry.reason else outcome
+            log.info("%s: looked again: %s", port, why)
 
     async def _ask(self, request: Add | Check) -> Outcome:
         gateway = self._gateway

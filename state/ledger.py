@@ -15,7 +15,8 @@ What a lease on a router means:
 * A mapping whose last socket has gone lingers: programs probe a port, close it, and bind it again
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
-  mapping is looked for now and then, and what is missing is put back.
+  mapping is looked for now and then, and what is missing is put back (`losses`). What another host
+  has is never taken from it, but is asked for whenever there may be news of it.
 * A table that is full has room again for one when one of ours is removed. One is offered it: the
   one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from natsup.state.losses import FORGIVEN, Comparison, pause, reason
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 
@@ -118,7 +120,9 @@ class Entry:
     check_at: float | None = None  # when the mapping is to be looked for
     confirmed: bool = False  # it has been seen
     failures: int = 0  # in a row
-    losses: int = 0  # how often it was found missing since the last renewal
+    losses: int = 0  # how often it was found missing
+    since: float = 0.0  # when it was mapped
+    held_by: str = ""  # the other host that has it, where the gateway says which
     full: bool = False  # it was refused, perhaps for want of room
     refused_at: float = 0.0  # when it was refused last
     given_up: bool = False  # its removal failed too often: it is left to another session
@@ -164,6 +168,7 @@ class Ledger:
         self._compare_at: float | None = None
         self._verify_at: float | None = None  # the same, of a gateway that may have been restarted
         self._closing = False
+        self._comparison = Comparison()
 
     def __str__(self) -> str:
         return "; ".join(str(self._entries[port]) for port in sorted(self._entries)) or "empty"
@@ -259,11 +264,12 @@ class Ledger:
         entry.under_way = None
         self._heard(outcome, now)
         if isinstance(outcome, Mapped):
-            if entry.confirmed:  # a renewal
-                entry.losses = 0
-            elif self.policy.check is not None:
-                entry.check_at = now + self.policy.check
+            if not entry.confirmed:
+                entry.since = now
+                if self.policy.check is not None:
+                    entry.check_at = now + self.policy.check
             entry.state, entry.exists, entry.reason = State.MAPPED, True, ""
+            entry.held_by = ""
             entry.expires = now + outcome.lease if outcome.lease else None
             entry.renew_at = now + self._half(outcome.lease or self.policy.lease)
             entry.due = self._next(entry)
@@ -279,6 +285,7 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
+        entry.held_by = outcome.holder if isinstance(outcome, Conflict) else ""
         entry.refused_at = now
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
@@ -299,29 +306,46 @@ class Ledger:
         entry.under_way, entry.check_at = None, None
         self._heard(outcome, now)
         if isinstance(outcome, Unknown) or (isinstance(outcome, Ignored) and outcome.silent):
+            self._comparison.drop(port)
             if not entry.confirmed:
                 entry.check_at = now + self._backoff(self.policy.recheck, entry)
             entry.due = self._next(entry)
             return self._settle(entry, now)
         if isinstance(outcome, Mapped):
+            self._comparison.seen(port, now, missing=False)
             entry.confirmed, entry.failures = True, 0
             if outcome.lease and (entry.expires is None or now + outcome.lease < entry.expires):
                 entry.expires = now + outcome.lease  # the router granted less than it was asked for
                 entry.renew_at = min(entry.renew_at, now + self._half(outcome.lease))
             entry.due = self._next(entry)
             return self._settle(entry, now)
+        kept = entry.confirmed  # until now; else it was never there
         entry.exists, entry.expires = False, None
         self._refused(entry, outcome, now)
+        missing = isinstance(outcome, Ignored)
+        lost = self._comparison.seen(port, now, missing=missing)
         if not entry.wanted:
             return self._drop(entry)
-        if isinstance(outcome, Ignored):
-            entry.losses += 1
-            if entry.losses == 1:
-                entry.state = State.PENDING
-                return self._add(entry)
-            # Who takes it away again and again, user or router, is not to be fought with.
+        if not missing:
+            return [entry.note()]
+        entry.losses = 1 if now - entry.since > FORGIVEN else entry.losses + 1
+        for other in lost - {port}:
+            self._put_back_soon(other, now)
+        if entry.losses == 1 or lost:
+            entry.state = State.PENDING
+            return self._add(entry)
+        if kept:
+            entry.reason = reason(entry.losses, entry.reason)
+            entry.due = now + pause(entry.losses)
+        else:
             entry.due = now + self._doubled(self.policy.retry, entry.losses - 2)
         return [entry.note()]
+
+    def _put_back_soon(self, port: Port, now: float) -> None:
+        """It was lost in a restart, like everything."""
+        entry = self._entries.get(port)
+        if entry is not None and entry.wanted and entry.due is not None and not entry.under_way:
+            entry.due = now
 
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
@@ -422,8 +446,11 @@ class Ledger:
                 continue
             if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
                 effects.append(self._check(entry))
+            elif entry.wanted and entry.held_by:
+                effects += self._add(entry)  # which looks first
             elif not entry.wanted and entry.given_up:
                 effects += self._remove(entry)
+        self._comparison.begin(one.port for one in effects if isinstance(one, Check))
         return effects
 
     # --- time ---
@@ -434,7 +461,7 @@ class Ledger:
             ends = [entry.expires for entry in self._leased() if entry.expires is not None]
             return min(ends, default=None)
         due = [entry.due for entry in self._ready()]
-        if any(entry.exists for entry in self._entries.values()):
+        if any(entry.exists or entry.held_by for entry in self._entries.values()):
             due.append(self._verify_at)
             if not self._silent:
                 due.append(self._compare_at)
