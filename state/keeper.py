@@ -18,6 +18,7 @@ from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.outside import warning
 
 log = logging.getLogger("natsup.state")
 
@@ -113,6 +114,9 @@ class Keeper:
         self._changed = trio.Event()
         self._answers = 0
         self._lost = trio.Event()
+        self._compared = trio.Event()
+        self._external: str | None = None  # "": it will not say
+        self._warned: set[str] = set()  # of which external addresses
 
     # --- what the session calls ---
 
@@ -152,9 +156,13 @@ class Keeper:
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
+        if another:
+            self._external = None
         self._lost = trio.Event()
         self._journal.gateway(
-            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
+            GatewayRecord(
+                gateway.protocol, gateway.location, gateway.internal_address, self._external
+            )
         )
         self._carry_out(self._ledger.gateway_found(self._clock(), another=another, delay=delay))
 
@@ -196,18 +204,26 @@ class Keeper:
         """There is a sign that the gateway was restarted: look for every mapping."""
         self._carry_out(self._ledger.compare(self._clock()))
 
-    def external_address(self, address: str) -> None:
-        """The gateway told under which address the Internet finds it."""
-        if self._gateway is not None:
-            self._happened(self._teller.external_address(address))
-            self._journal.gateway(
-                GatewayRecord(
-                    self._gateway.protocol,
-                    self._gateway.location,
-                    self._gateway.internal_address,
-                    address,
-                )
-            )
+    async def compared(self) -> None:
+        """Wait until all mappings are looked for again."""
+        await self._compared.wait()
+
+    def external_address(self, address: str | None) -> None:
+        """The gateway told under which address the Internet finds it, or would not."""
+        gateway, told = self._gateway, address or ""
+        if gateway is None or told == self._external or (self._external and not told):
+            return
+        before, self._external = self._external, told
+        if before:
+            log.info("the router's external address is %s now, and was %s", told, before)
+        if warning(told) and told not in self._warned:
+            self._warned.add(told)
+            log.warning("the router's external address (%s): %s", told or "none", warning(told))
+        if told:
+            self._happened(self._teller.external_address(told))
+        self._journal.gateway(
+            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, told)
+        )
 
     async def run(self) -> None:
         """Timers and requests, until cancelled."""
@@ -265,6 +281,9 @@ class Keeper:
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Check):
+                self._compared.set()
+                self._compared = trio.Event()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)

@@ -41,6 +41,7 @@ _CHOICE_SECONDS = 86400.0  # for which the choice of a protocol counts
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 _LONGEST_PAUSE_IF_KNOWN = 30.0  # there was a router, and it may come back
 _LATE_SECONDS = 25.0  # of a search that nobody waits for: there are routers that answer late
+_ADDRESS_SECONDS = 240.0  # for which the router's external address is not asked for again
 _STEADY_SECONDS = 30.0  # a router that answered for so long has not been lost before
 _SPREAD_SECONDS = 5.0  # over which hosts look at a router that was restarted
 _ARRIVALS_APART = 60.0  # seconds between announcements of a router that then does not answer
@@ -88,8 +89,8 @@ class Finder:
         watch = trio.CancelScope()
         watched = ("", "", "", "")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_network)
-            nursery.start_soon(suspend.watch, self._signs.change)
+            nursery.start_soon(_spared, self._watch_network)
+            nursery.start_soon(_spared, partial(suspend.watch, self._signs.change))
             while True:
                 hurry = self._signs.begin()
                 sign, changed = self._signs.any, self._signs.changed
@@ -128,7 +129,7 @@ class Finder:
         is there."""
         async with trio.open_nursery() as nursery:
             if network is not None:
-                nursery.start_soon(self._hear_arrival, network)
+                nursery.start_soon(_spared, partial(self._hear_arrival, network))
             with trio.move_on_after(seconds):
                 await sign.wait()
             nursery.cancel_scope.cancel()
@@ -303,11 +304,7 @@ class Finder:
         """What can wait for the ports of this session."""
         await self._keeper.answered()
         try:
-            address = await gateway.external_address()
-            if address is not None:
-                self._keeper.external_address(address)
-                found = replace(found, external=address)
-                await self._remember(network, found)
+            await self._ask_for_address(gateway, network, found)
             report = await sweep(
                 self._folder,
                 gateway,
@@ -322,6 +319,32 @@ class Finder:
                 log.info("%s", line)
             for entry in report.entries:
                 self._history.put(entry)
+        while True:
+            await trio.sleep(_ADDRESS_SECONDS)
+            await self._keeper.compared()  # the router is asked in any case
+            await self._keeper.answered()
+            try:
+                await self._ask_for_address(gateway, network, found)
+            except Exception:
+                log.exception("the router's external address could not be asked for")
+
+    async def _ask_for_address(
+        self, gateway: Gateway, network: "Network | None", found: Known
+    ) -> None:
+        """Under which address is this host found? It may be another one tomorrow."""
+        address = await gateway.external_address()
+        self._keeper.external_address(address)
+        known = self._recall(network) if network is not None else None
+        if address is not None and (known is None or known.external != address):
+            await self._remember(network, replace(found, external=address))
+
+
+async def _spared(work: Callable[[], Awaitable[None]]) -> None:
+    """Do what a session can do without: its failure is no failure of the session."""
+    try:
+        await work()
+    except Exception:
+        log.exception("something that natsup can do without has failed")
 
 
 def _clock(wall: float) -> str:

@@ -139,22 +139,29 @@ async def watch(
     ``look``: at the network as it is; ``used``: as it was when the router was searched for.
     """
     try:
-        sock = _open()
+        with _open() as sock:
+            await _listen(sock, look, used, tell)
     except OSError as error:
         log.info("the kernel does not tell of changes of the network: %s", error.strerror)
         await _look_now_and_then(look, used, tell)
-        return
-    with sock:
-        changes = Changes()
-        while True:
-            deadline = changes.next_deadline()
-            with trio.move_on_at(float("inf") if deadline is None else deadline):
-                for told in await _hear(sock):
-                    changes.told(told, trio.current_time())
-                continue
-            reason = changes.looked(used(), await look(), trio.current_time())
-            if reason is not None:
-                tell(reason)
+
+
+async def _listen(
+    sock: trio.socket.SocketType,
+    look: Callable[[], Awaitable[Network | NoGateway]],
+    used: Callable[[], Seen],
+    tell: Callable[[str], None],
+) -> None:
+    changes = Changes()
+    while True:
+        deadline = changes.next_deadline()
+        with trio.move_on_at(float("inf") if deadline is None else deadline):
+            for told in await _hear(sock):
+                changes.told(told, trio.current_time())
+            continue
+        reason = changes.looked(used(), await look(), trio.current_time())
+        if reason is not None:
+            tell(reason)
 
 
 async def _look_now_and_then(

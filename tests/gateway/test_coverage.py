@@ -23,9 +23,7 @@ ELSEWHERE = {
 }
 
 # Played, but for a part
-PARTLY = {
-    43: "natsup doctor warns of an external address that is private; a session does not",
-}
+PARTLY: dict[int, str] = {}
 
 NOT_YET = {
     72: "no UPnP but NAT-PMP",

@@ -380,11 +380,31 @@ async def test_40_a_router_in_the_place_of_the_old_one_gets_everything(
 
 @pytest.mark.parametrize("external", ["10.0.0.1", "100.64.0.1", "", "0.0.0.0"])
 async def test_43_an_external_address_that_is_none_is_no_obstacle(
-    enter: Enter, autojump_clock: MockClock, external: str
+    enter: Enter, autojump_clock: MockClock, external: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is said once, and to nobody who did not ask: in the log, and by natsup status."""
     async with enter(Quirks(external=external)) as home:
         assert short(await home.bind()) == "S"
         assert home.gateway.holders == MINE
+        for _ in range(3):
+            igd = await home.use()
+            home.keeper.external_address(await igd.external_address())
+        warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert len(warnings) == 1
+        assert "external address" in warnings[0].getMessage()
+
+
+async def test_43_a_public_address_is_nothing_to_talk_about_and_a_change_of_it_is(
+    enter: Enter, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with enter() as home:
+        igd = await home.use()
+        home.keeper.external_address(await igd.external_address())
+        home.gateway.quirks.external = "11.22.33.77"
+        home.keeper.external_address(await igd.external_address())
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        told = [e.external_address for e in home.told if e.what is What.ROUTER]
+        assert told == ["11.22.33.1", "11.22.33.77"]
 
 
 async def test_44_a_router_that_has_no_internet_for_a_while(

@@ -49,6 +49,9 @@ def plug(lab: Lab) -> None:
     ip(lab, "link set lan1 up", host="router")
 
 
+@pytest.mark.parametrize(
+    "lab", [{}, {"upnp": False, "pmp": True}], ids=["UPnP", "PCP"], indirect=True
+)
 def test_another_address_beside_the_old_one(lab: Lab, start: Start) -> None:
     program = start()
     program.serve("s7000")
