@@ -70,6 +70,7 @@ class House:
     async def use(self, *, address: str = HERE) -> Igd:
         """Find the gateway, and keep the ports on it."""
         igd = await open_igd(self.gateway, address=address)
+        igd.inherit(self.keeper.former(igd))
         self.keeper.gateway_found(igd)
         return igd
 

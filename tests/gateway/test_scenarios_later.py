@@ -378,6 +378,29 @@ async def test_40_a_router_in_the_place_of_the_old_one_gets_everything(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("permitted", [True, False])
+async def test_42_another_address_after_which_the_old_one_is_gone(
+    enter: Enter, autojump_clock: MockClock, permitted: bool
+) -> None:
+    here = HERE.removesuffix(".2") + ".4"
+    async with enter(Quirks(lets_remove=permitted)) as home:
+        igd = await home.use()
+        await home.bind()
+        igd._requester._source = "192.0.2.1"  # an address that this host does not have
+        home.gateway.log.clear()
+        await home.use(address=here)
+        await trio.sleep(10)
+        if permitted:
+            assert home.gateway.asked == ["look", "delete", "add 3600", "look"]
+            assert (home.gateway.holders, home.state()) == ({"TCP 6881": here}, "mapped")
+            return
+        assert (home.gateway.holders, home.state()) == (MINE, "ignored")
+        assert home.reason() == f"the router keeps it for {HERE}, which this host had before"
+        assert short(await home.bind()) == "I"
+        await trio.sleep(2 * 3600)  # the old lease is over
+        assert (home.gateway.holders, home.state()) == ({"TCP 6881": here}, "mapped")
+
+
 @pytest.mark.parametrize("external", ["10.0.0.1", "100.64.0.1", "", "0.0.0.0"])
 async def test_43_an_external_address_that_is_none_is_no_obstacle(
     enter: Enter, autojump_clock: MockClock, external: str, caplog: pytest.LogCaptureFixture

@@ -293,3 +293,16 @@ async def test_a_change_of_the_network_ends_a_search_of_another_one(
     finder._signs.change("this host has another address")
     assert await outcome(finder, keeper) == GRANTED
     assert world.looks == 2
+
+
+async def test_a_router_that_only_says_that_it_is_there_is_not_searched_for_without_end(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def arrival(network: Network) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("natsup.upnp.arrival.arrival", arrival)
+    finder = start()
+    assert await finder.searched()
+    await wait_all_tasks_blocked()
+    assert world.seconds == [60.0, 60.0]  # the first one, and one after it was heard
