@@ -114,7 +114,7 @@ class Keeper:
         self._changed = trio.Event()
         self._answers = 0
         self._lost = trio.Event()
-        self._compared = trio.Event()
+        self._looking = trio.Event()
         self._external: str | None = None  # "": it will not say
         self._warned: set[str] = set()  # of which external addresses
 
@@ -204,9 +204,9 @@ class Keeper:
         """There is a sign that the gateway was restarted: look for every mapping."""
         self._carry_out(self._ledger.compare(self._clock()))
 
-    async def compared(self) -> None:
-        """Wait until all mappings are looked for again."""
-        await self._compared.wait()
+    async def looked(self) -> None:
+        """Wait until mappings are looked for again: the gateway is asked in any case."""
+        await self._looking.wait()
 
     def external_address(self, address: str | None) -> None:
         """The gateway told under which address the Internet finds it, or would not."""
@@ -282,8 +282,8 @@ class Keeper:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Check):
-                self._compared.set()
-                self._compared = trio.Event()
+                self._looking.set()
+                self._looking = trio.Event()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)

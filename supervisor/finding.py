@@ -321,7 +321,7 @@ class Finder:
                 self._history.put(entry)
         while True:
             await trio.sleep(_ADDRESS_SECONDS)
-            await self._keeper.compared()  # the router is asked in any case
+            await self._keeper.looked()
             await self._keeper.answered()
             try:
                 await self._ask_for_address(gateway, network, found)
