@@ -62,7 +62,7 @@ class GatewayRecord:
     protocol: str
     location: str
     internal_address: str
-    external_address: str | None
+    external_address: str | None  # "": it would not say; None: it was not asked yet
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from natsup.state.journal import ClientRecord, PortRecord, SessionRecord
+from natsup.state.journal import ClientRecord, GatewayRecord, PortRecord, SessionRecord
 from natsup.state.model import Port
+from natsup.state.outside import warning
 
 _NOTHING = (
     "No session. Start a program with:  natsup exec -- COMMAND\n"
@@ -30,7 +31,8 @@ def _session(record: SessionRecord) -> dict[str, Any]:
         and {
             "protocol": gateway.protocol,
             "location": gateway.location,
-            "external_address": gateway.external_address,
+            "external_address": gateway.external_address or None,
+            "note": _note(gateway),
         },
         "mappings": [
             {
@@ -56,6 +58,11 @@ def _session(record: SessionRecord) -> dict[str, Any]:
         ],
         "io_uring": [{"program": name, "pid": pid} for pid, name in record.io_uring.items()],
     }
+
+
+def _note(gateway: GatewayRecord) -> str:
+    """What is wrong with its external address; "" if nothing is, or it is not known yet."""
+    return "" if gateway.external_address is None else warning(gateway.external_address)
 
 
 def _iso(seconds: float) -> str:
@@ -84,6 +91,8 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
     else:
         outside = gateway.external_address or "address unknown"
         lines.append(f"  router {gateway.location}, external address {outside}")
+        if _note(gateway):
+            lines.append(f"  not reachable from the Internet: {_note(gateway)}")
     rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
     lines += [f"  {line}" for line in aligned(rows)]
     if not rows:

@@ -1,9 +1,8 @@
 """What `natsup doctor` makes of the network and of its router. Pure."""
 
-from ipaddress import IPv4Address, IPv4Network
-
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
+from natsup.state.outside import Reach, reach
 from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
 from natsup.supervisor.doctor_findings import Finding, Level
 
@@ -85,28 +84,23 @@ def _router(router: Router, network: Network) -> Finding:
     )
 
 
-_CARRIER = IPv4Network("100.64.0.0/10")  # RFC 6598
-_DS_LITE = IPv4Network("192.0.0.0/29")  # RFC 6333, section 5.7
 _ASK_PROVIDER = "ask the provider for a public IPv4 address; natsup cannot help here"
 
 
 def _external(router: Router) -> Finding:
     name = ("external-address", "External address")
-    try:
-        address = IPv4Address(router.external or "")
-    except ValueError:
-        address = None
-    if address is None or address.is_unspecified:
+    address, found = router.external, reach(router.external)
+    if found is Reach.NONE:
         return Finding(
             *name,
             Level.WARNING,
             "the router names none",
             "is the router connected to the Internet, and not behind another router?",
         )
-    if address in _CARRIER or address in _DS_LITE:
-        found = f"{address}: the provider shares one address among many (carrier NAT)"
-        return Finding(*name, Level.PROBLEM, found, _ASK_PROVIDER)
-    if address.is_global:
+    if found is Reach.CARRIER:
+        shared = f"{address}: the provider shares one address among many (carrier NAT)"
+        return Finding(*name, Level.PROBLEM, shared, _ASK_PROVIDER)
+    if found is Reach.PUBLIC:
         return Finding(*name, Level.OK, f"{address}, a public one")
     return Finding(
         *name,

@@ -110,6 +110,8 @@ class Device:
     router: str
     lan: int = 0
     own: frozenset[str] = frozenset()
+    # What this session mapped to addresses that this host had before
+    former: frozenset[tuple[Port, str]] = frozenset()
     permanent_only: bool = False
     # Codes that this router was seen to answer about a port that nobody can hold
     absent: frozenset[int] = faults.ABSENT
@@ -173,6 +175,8 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
         same = answer.internal_port.strip() == str(port.number)
         kind = Kind.OURS if usable and same else Kind.STALE
         return Holder(kind, lease=_seconds(answer.lease))
+    if (port, str(client)) in device.former:
+        return Holder(Kind.STALE)
     if str(client) in device.own:
         return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} another address of this host", listed=True)
     if str(client) == device.router or not _is_host(client, device):

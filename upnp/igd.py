@@ -252,6 +252,10 @@ class Igd:
         device = Device(internal_address, trust.read(location).host, lan, own)
         return cls(location, internal_address, made, elsewhere, requester, seconds, device)
 
+    def inherit(self, former: Mapping[Port, str]) -> None:
+        """Some ports lead to addresses that this host had before, and may be led here."""
+        self._device = replace(self._device, former=frozenset(former.items()))
+
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""
         return await self._run(partial(adding, port, lease))

@@ -71,9 +71,14 @@ class House:
         entry = self._ledger.entry(port)
         return "gone" if entry is None else str(entry.state)
 
+    def reason(self, port: Port = PORT) -> str:
+        entry = self._ledger.entry(port)
+        return "" if entry is None else entry.reason
+
     async def use(self, *, address: str = HERE) -> Igd:
         """Find the gateway, and keep the ports on it."""
         igd = await open_igd(self.gateway, address=address)
+        igd.inherit(self.keeper.former(igd))
         self.keeper.gateway_found(igd)
         return igd
 

@@ -24,6 +24,7 @@ class Quirks:
     trusts: str | None = None  # maps to this address only, whoever asks; None: to the one that asks
     untrusted: int = 606  # what is said to all others
     overwrites: bool = False  # lets any host take any port
+    lets_remove: bool = False  # lets any host remove any mapping
     one_internal_port: bool = False  # a mapping is not led to another internal port: a conflict
     refuses_renewal: int | None = None  # the code that a second AddPortMapping gets
     forgets: bool = False  # says that it has added, and has not

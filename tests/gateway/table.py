@@ -49,7 +49,7 @@ class Table:
             key = _key(values)
             if key not in self.entries:
                 raise Refused(quirks.absent)
-            if self.entries[key].client != peer:
+            if self.entries[key].client != peer and not self.quirks.lets_remove:
                 raise Refused(606)
             del self.entries[key]
             return {}

@@ -23,6 +23,7 @@ from typing import Any
 
 LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
 OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
+OUTSIDE_SECOND = "11.22.44.1"
 ROUTER_PORT = 5555  # of miniupnpd's HTTP
 _count = itertools.count()
 
@@ -71,6 +72,14 @@ table inet nat {
 RULES
 """
 
+_SECOND = (
+    "set -eu",
+    "ip -n $1-router link add wan type veth peer name internet",
+    f"ip -n $1-router addr add {OUTSIDE_SECOND}/24 dev wan",
+    "ip -n $1-router link set internet up",
+    "ip -n $1-router link set wan up",
+)
+
 _MINIUPNPD = """
 ext_ifname=wan
 ext_ip={outside}
@@ -78,7 +87,7 @@ listening_ip=lan
 port={port}
 enable_upnp={upnp}
 enable_natpmp={pmp}
-secure_mode=yes
+secure_mode={secure}
 system_uptime={clock}
 lease_file={folder}/leases
 upnp_table_name=filter
@@ -102,13 +111,16 @@ class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
     ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
-    speaks UPnP.
+    speaks UPnP. ``secure``: a host may map and remove for itself alone.
     """
 
-    def __init__(self, folder: Path, *, upnp: bool = True, pmp: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, upnp: bool = True, pmp: bool = False, secure: bool = True
+    ) -> None:
         self.folder = folder
         self.upnp = upnp
         self.pmp = pmp
+        self.secure = secure
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
         self._on_lan: list[subprocess.Popen[Any]] = []
@@ -196,6 +208,7 @@ class Lab:
             upnp="yes" if self.upnp else "no",
             pmp="yes" if self.pmp else "no",
             clock="no" if self.pmp else "yes",
+            secure="yes" if self.secure else "no",
         )
         config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
@@ -208,6 +221,24 @@ class Lab:
         assert self._router is not None
         assert self._router.poll() is None, (self.folder / "miniupnpd.log").read_text()
         return bool(self._description() if self.upnp else self.epoch())
+
+    def start_second_router(self) -> None:
+        """Make the host lan2 a router as well, with miniupnpd and an Internet of its own."""
+        layout = "\n".join((*_SECOND, _LAYOUT[_LAYOUT.index("ip netns exec $1-router nft") :]))
+        script = layout.replace("$1-router", "$1-lan2")
+        subprocess.run(["sh", "-c", script, "lab", self._prefix], check=True)
+        folder = self.folder / "second"
+        folder.mkdir()
+        config = folder / "miniupnpd.conf"
+        text = (self.folder / "miniupnpd.conf").read_text()
+        text = text.replace("listening_ip=lan", "listening_ip=eth0").replace(
+            str(self.folder), str(folder)
+        )
+        config.write_text(text.replace(OUTSIDE, OUTSIDE_SECOND))
+        command = ["miniupnpd", "-d", "-f", str(config), "-P", str(folder / "pid")]
+        with (folder / "log").open("ab") as log:
+            self.popen("lan2", command, stdout=log, stderr=log)
+        self.wait_for(lambda: bool(self._description(LAN2)))
 
     def stop_router(self) -> None:
         """End miniupnpd as a power cut would; its forwardings in the kernel stay."""
@@ -268,19 +299,19 @@ class Lab:
         )
         return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
 
-    def _description(self) -> str:
-        address = f"{ROUTER}:{ROUTER_PORT}"
+    def _description(self, router: str = ROUTER) -> str:
+        address = f"{router}:{ROUTER_PORT}"
         script = (
             "import socket, sys\n"
-            f"s = socket.create_connection(('{ROUTER}', {ROUTER_PORT}), 1)\n"
+            f"s = socket.create_connection(('{router}', {ROUTER_PORT}), 1)\n"
             f"s.sendall(b'GET /rootDesc.xml HTTP/1.0\\r\\nHost: {address}\\r\\n\\r\\n')\n"
             "sys.stdout.buffer.write(s.makefile('rb').read())\n"
         )
         return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
 
-    def table(self) -> dict[str, str]:
+    def table(self, host: str = "router") -> dict[str, str]:
         """What the router forwards: ``tcp/6881`` to the address it leads to."""
-        done = self.run("router", ["nft", "list", "chain", "inet", "nat", "prerouting_miniupnpd"])
+        done = self.run(host, ["nft", "list", "chain", "inet", "nat", "prerouting_miniupnpd"])
         # nft shows miniupnpd's match of the IP protocol as the bytes that it compares.
         rules = re.findall(r"0x(6|11) th dport (\d+) dnat ip to ([\d.]+)", done.stdout)
         names = {"6": "tcp", "11": "udp"}

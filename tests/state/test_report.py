@@ -43,6 +43,23 @@ def test_the_table() -> None:
     )
 
 
+def test_an_address_that_nobody_reaches_has_a_note() -> None:
+    record = session({})
+    for address, said in (
+        ("100.64.0.7", "carrier NAT"),
+        ("10.0.0.1", "another router"),
+        ("", "non"),
+    ):
+        record.gateway = GatewayRecord("upnp", ROUTER, HERE, address)
+        (gateway,) = (shown["gateway"] for shown in as_json([record])["sessions"])
+        assert said in gateway["note"]
+        assert gateway["external_address"] == (address or None)
+        note = as_text([record], now=0.0, zone=UTC).splitlines()[2]
+        assert note == f"  not reachable from the Internet: {gateway['note']}"
+    record.gateway = GatewayRecord("upnp", ROUTER, HERE, None)  # it is not known yet
+    assert "not reachable" not in as_text([record], now=0.0, zone=UTC)
+
+
 def test_nothing_says_what_to_type() -> None:
     assert "natsup exec -- COMMAND" in as_text([], now=0.0)
 
@@ -72,6 +89,7 @@ def test_json() -> None:
                     "protocol": "upnp",
                     "location": ROUTER,
                     "external_address": "11.22.33.1",
+                    "note": "",
                 },
                 "mappings": [
                     {

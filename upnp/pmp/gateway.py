@@ -19,6 +19,8 @@ from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal
 from natsup.upnp.ears import Ears
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
+    ANNOUNCED_PORT,
+    ANNOUNCED_TO,
     OFF,
     PORT,
     Answer,
@@ -44,7 +46,6 @@ _ASIDE = 2.0  # seconds for what is good to know and nothing waits for
 _EVERY = 10.0  # seconds between looks at the clock of a router that has something mapped
 _SPREAD = 5.0  # seconds over which hosts spread their questions after an announcement
 _APART = 10.0  # seconds between announcements that count
-_ALL, _ALL_PORT = "224.0.0.1", 5350  # where routers announce themselves
 _DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
 _QUIET = 1800.0  # seconds: a refusal may hold for longer, says the router (RFC 6887, section 7.4)
 _T = TypeVar("_T")
@@ -214,7 +215,11 @@ class PmpGateway:
         told = float("-inf")
         try:
             async with Ears(
-                interface, self.internal_address, self._router[0], group=_ALL, port=_ALL_PORT
+                interface,
+                self.internal_address,
+                self._router[0],
+                group=ANNOUNCED_TO,
+                port=ANNOUNCED_PORT,
             ) as ears:
                 while True:
                     await ears.hear()
