@@ -4,6 +4,9 @@
                       ├ 192.168.77.1 router 11.22.33.1 ── 11.22.33.9 wan
     lan2 192.168.77.3 ┘
 
+With IPv6 it is 2001:db8:1::2 and ::3 on the LAN, whose router is fe80::1 and 2001:db8:1::1, and
+2001:db8:2::9 outside. Nothing is translated there; the router lets nobody in who was not asked.
+
 Nothing of it touches the machine's own network. The WAN side must look public, or miniupnpd refuses
 to map anything.
 """
@@ -23,6 +26,7 @@ from typing import Any
 
 LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
 OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
+LAN1_6, LAN2_6, WAN_6 = "2001:db8:1::2", "2001:db8:1::3", "2001:db8:2::9"
 ROUTER_PORT = 5555  # of miniupnpd's HTTP
 _count = itertools.count()
 
@@ -71,6 +75,20 @@ table inet nat {
 RULES
 """
 
+_IPV6 = """
+set -eu
+for n in 1 2; do
+    ip -n $1-lan$n addr add 2001:db8:1::$((n + 1))/64 dev eth0 nodad
+    ip -n $1-lan$n route add default via fe80::1 dev eth0
+done
+ip -n $1-router addr add 2001:db8:1::1/64 dev lan nodad
+ip -n $1-router addr add fe80::1/64 dev lan nodad
+ip -n $1-router addr add 2001:db8:2::1/64 dev wan nodad
+ip -n $1-wan addr add 2001:db8:2::9/64 dev eth0 nodad
+ip -n $1-wan route add default via 2001:db8:2::1
+ip netns exec $1-router sysctl -qw net.ipv6.conf.all.forwarding=1
+"""
+
 _MINIUPNPD = """
 ext_ifname=wan
 ext_ip={outside}
@@ -81,6 +99,7 @@ enable_natpmp={pmp}
 secure_mode=yes
 system_uptime={clock}
 lease_file={folder}/leases
+ipv6_disable={no_ipv6}
 upnp_table_name=filter
 upnp_nat_table_name=nat
 upnp_forward_chain=miniupnpd
@@ -102,11 +121,14 @@ class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
     ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
-    speaks UPnP.
+    speaks UPnP. ``ipv6``: there is IPv6, too.
     """
 
-    def __init__(self, folder: Path, *, upnp: bool = True, pmp: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, upnp: bool = True, pmp: bool = False, ipv6: bool = False
+    ) -> None:
         self.folder = folder
+        self.ipv6 = ipv6
         self.upnp = upnp
         self.pmp = pmp
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
@@ -116,7 +138,8 @@ class Lab:
 
     def __enter__(self) -> "Lab":
         try:
-            subprocess.run(["sh", "-c", _LAYOUT, "lab", self._prefix], check=True)
+            for script in (_LAYOUT, _IPV6)[: 1 + self.ipv6]:
+                subprocess.run(["sh", "-c", script, "lab", self._prefix], check=True)
             self.start_router()
         except BaseException:
             self._tear_down()
@@ -196,6 +219,7 @@ class Lab:
             upnp="yes" if self.upnp else "no",
             pmp="yes" if self.pmp else "no",
             clock="no" if self.pmp else "yes",
+            no_ipv6="no" if self.ipv6 else "yes",
         )
         config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
