@@ -9,7 +9,7 @@ are closed where they were opened, too.
 
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,11 +59,11 @@ def leftovers(
     records: Iterable[SessionRecord],
     *,
     mappings: Place | None,
-    pinholes: Place | None = None,
+    pinholes: Mapping[str, Place],
     wall: float,
 ) -> list[Leftover]:
-    """What is to be done about each dead session, on the gateway for ``mappings``, and on the one
-    for ``pinholes``, as far as they answer. Pure.
+    """What is to be done about each dead session, on the gateway for ``mappings``, and on those for
+    ``pinholes``, one for each protocol, as far as they answer. Pure.
 
     ``wall``: seconds of the wall clock, by which leases end.
     """
@@ -78,7 +78,8 @@ def leftovers(
             over = known.expires is not None and known.expires <= wall
             if not known.exists or over or port in held:
                 continue
-            why = _why_not(port, known, record, pinholes if port.ipv6 else mappings)
+            place = pinholes.get(protocol_of(known.location)) if port.ipv6 else mappings
+            why = _why_not(port, known, record, place)
             if why:
                 keep.append((port, why))
             else:
@@ -87,20 +88,31 @@ def leftovers(
     return found
 
 
+def _openers(records: Iterable[SessionRecord], wall: float) -> set[str]:
+    """By which protocols the pinholes were opened that dead sessions have left."""
+    return {
+        protocol_of(known.location)
+        for record in records
+        if not record.alive
+        for port, known in record.ports.items()
+        if port.ipv6 and known.exists and (known.expires is None or known.expires > wall)
+    }
+
+
 def _why_not(port: Port, known: PortRecord, record: SessionRecord, place: Place | None) -> str:
     """Why a port cannot be removed now; "" if it can."""
     address = known.internal_address
     if not port.ipv6:
         address = None if record.gateway is None else record.gateway.internal_address
+    if place is None and port.ipv6:
+        by = protocol_of(known.location)
+        return f"it was opened by {by}, which no router for IPv6 answers to"
     if place is None:
-        return f"no router that {'opens pinholes' if port.ipv6 else 'maps ports'} answers"
+        return "no router that maps ports answers"
     if address is None or host(known.location) != host(place.location):
         return f"it is on another gateway ({known.location})"
     if address != place.internal_address:
         return f"it leads to {address}, not to this host now"
-    if port.ipv6 and protocol_of(known.location) != protocol_of(place.location):
-        made_by = protocol_of(known.location)
-        return f"it was opened by {made_by}, which the router does not answer to"
     return ""
 
 
@@ -121,6 +133,10 @@ async def _nobody(location: str) -> Gateway | None:
     return None
 
 
+async def _no_pinholes(protocol: str) -> Pinholes | None:
+    return None
+
+
 async def sweep(
     directory: Path,
     gateway: Gateway | None,
@@ -128,11 +144,12 @@ async def sweep(
     wall: Callable[[], float],
     neighbours: Neighbours,
     reopen: Callable[[str], Awaitable[Gateway | None]] = _nobody,
-    pinholes: Pinholes | None = None,
+    pinholes: Callable[[str], Awaitable[Pinholes | None]] = _no_pinholes,
 ) -> SweepReport:
     """Sweep the state folder. A journal of which nothing is left is removed as well.
 
-    ``gateway``, ``pinholes``: by which mappings and pinholes are removed; None: those are left.
+    ``gateway``: by which mappings are removed; None: they are left. ``pinholes``: who opens those
+    by a protocol, None if nobody does; asked for only if some are left.
     ``reopen``: the same router by another protocol, as it was at a location; None if it does not
     answer. What one of the ``neighbours`` wants is left to it. Raises nothing for a folder that
     cannot be read, nor for one that somebody else is sweeping.
@@ -157,17 +174,18 @@ async def sweep(
         report.left.append(f"the state folder {directory} cannot be used: {error.strerror}")
         return report
     else:
-        plan = leftovers(
-            records, mappings=Place.of(gateway), pinholes=Place.of(pinholes), wall=wall()
-        )
+        openers = {name: await pinholes(name) for name in sorted(_openers(records, wall()))}
+        places = {name: place for name, one in openers.items() if (place := Place.of(one))}
+        plan = leftovers(records, mappings=Place.of(gateway), pinholes=places, wall=wall())
         gateways: dict[str, Gateway | None] = {}
 
         async def gateway_at(port: Port, known: PortRecord) -> Gateway | None:
             location = known.location
             if port.ipv6:
-                if pinholes is not None:
-                    pinholes.recall(port, known.handle)
-                return pinholes
+                opener = openers[protocol_of(location)]
+                if opener is not None:
+                    opener.recall(port, known.handle)
+                return opener
             if gateway is not None and protocol_of(location) == gateway.protocol:
                 return gateway  # wherever its description is by now
             if location not in gateways:

@@ -26,6 +26,7 @@ from natsup.state.secret import secret
 from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.verdict import Rules
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Finder:
         folder: Path,
         neighbours: Neighbours,
         history: History,
+        pinholes: Pinholes,
     ) -> None:
         self._settings = settings
         self._keeper = keeper
@@ -59,6 +61,7 @@ class Finder:
         self._folder = folder
         self._neighbours = neighbours
         self._history = history
+        self._pinholes = pinholes
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._sign = trio.Event()  # that the router was restarted
@@ -184,6 +187,7 @@ class Finder:
 
     def _missing(self, reason: str) -> None:
         self._keeper.gateway_missing(reason)
+        self._pinholes.mapper(None)
         self._searched.set()
 
     async def _use(self, gateway: Gateway, network: "Network | None", sign: trio.Event) -> None:
@@ -199,6 +203,7 @@ class Finder:
             self._chosen = known.chosen if known is not None and same else time.time()
             self._protocol = gateway.protocol
         self._keeper.gateway_found(gateway, external=known.external if known is not None else None)
+        self._pinholes.mapper(gateway)
         self._searched.set()
         async with trio.open_nursery() as nursery:
             found = Known(gateway.location, time.time(), chosen=self._chosen)
@@ -253,6 +258,7 @@ class Finder:
                 wall=time.time,
                 neighbours=self._neighbours,
                 reopen=partial(self._reopen, network),
+                pinholes=self._pinholes.opener,
             )
         except Exception:
             log.exception("what dead sessions left could not be removed")

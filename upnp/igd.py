@@ -283,7 +283,7 @@ class Igd:
         address: object = None
         connection: object = None
         with trio.move_on_after(seconds):
-            async with self._turn():
+            async with self.turn():
                 address = await self._call("GetExternalIPAddress", {})
                 if status:
                     connection = await self._call("GetStatusInfo", {})
@@ -292,7 +292,7 @@ class Igd:
         return Condition(connected, found if _is_address(found) else None)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncIterator[None]:
         """One operation at a time. The connection is given up when none is left: there are routers
         that take a single one, and another session of this host wants it too."""
         self._turns += 1
@@ -314,7 +314,7 @@ class Igd:
         """
         operation = None
         with trio.move_on_after(self._timeout):
-            async with self._turn():
+            async with self.turn():
                 operation = begin(self._device)
                 try:
                     step = next(operation)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -310,6 +311,16 @@ class Lab:
         names = {"6": "tcp", "11": "udp"}
         return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
 
+    def pinholes(self) -> dict[str, str]:
+        """Whom the router lets in by IPv6: ``tcp/6881`` to the address it leads to."""
+        done = self.run("router", ["nft", "list", "chain", "inet", "filter", "miniupnpd"])
+        rules = re.findall(r"dport (\d+) @nh,192,128 0x(\w{32}) @nh,48,8 0x(6|11)", done.stdout)
+        names = {"6": "tcp", "11": "udp"}
+        return {
+            f"{names[protocol]}/{number}": str(IPv6Address(bytes.fromhex(address)))
+            for number, address, protocol in rules
+        }
+
     def leases(self, word: str) -> list[str]:
         """What an answering router has noted of mappings whose descriptions have this word."""
         if self._router is None or self._router.poll() is not None:
@@ -355,15 +366,18 @@ class Lab:
 
     # --- the Internet ---
 
-    def fetch(self, protocol: str, number: int, data: bytes = b"hello\n") -> bytes | None:
-        """Send something from the Internet to the router's port; what comes back, or None."""
+    def fetch(
+        self, protocol: str, number: int, data: bytes = b"hello\n", *, to: str = OUTSIDE
+    ) -> bytes | None:
+        """Send something from the Internet to a port, the router's or of a host that has an address
+        there; what comes back, or None."""
         kind = "SOCK_STREAM" if protocol == "tcp" else "SOCK_DGRAM"
         script = (
             "import socket, sys\n"
-            f"s = socket.socket(socket.AF_INET, socket.{kind})\n"
+            f"s = socket.socket(socket.AF_INET{'6' * (':' in to)}, socket.{kind})\n"
             "s.settimeout(2)\n"
             "try:\n"
-            f"    s.connect(('{OUTSIDE}', {number}))\n"
+            f"    s.connect(('{to}', {number}))\n"
             f"    s.send({data!r})\n"
             "    sys.stdout.buffer.write(b'+' + s.recv(4096))\n"
             "except OSError: pass\n"

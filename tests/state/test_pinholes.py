@@ -63,7 +63,11 @@ def dead(folder: Path) -> None:
 
 
 async def swept(folder: Path, gateway: Router | None, pinholes: Router | None) -> SweepReport:
-    return await sweep(folder, gateway, wall=lambda: 1000.0, neighbours=Nobody(), pinholes=pinholes)
+    async def opener(protocol: str) -> Router | None:
+        assert protocol == FIREWALL.protocol
+        return pinholes
+
+    return await sweep(folder, gateway, wall=lambda: 1000.0, neighbours=Nobody(), pinholes=opener)
 
 
 def test_a_pinhole_is_written_as_a_port_of_its_own() -> None:
@@ -143,8 +147,8 @@ async def test_a_pinhole_waits_for_a_router_that_opens_some(tmp_path: Path) -> N
     router = Router(ROUTER)
     report = await swept(tmp_path, router, None)
     assert router.removed == [MAPPING]
-    assert report.left == [
-        "tcp6/6881 of x (session dead) is left: no router that opens pinholes answers"
+    assert [line.partition("left: ")[2] for line in report.left] == [
+        "it was opened by upnp, which no router for IPv6 answers to"
     ]
     assert len(sessions(tmp_path)) == 1
 

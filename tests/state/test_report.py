@@ -102,7 +102,7 @@ def test_json_without_a_router() -> None:
 
 
 def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
-    plan = leftovers(records, mappings=Place(ROUTER, HERE), wall=4000.0)
+    plan = leftovers(records, mappings=Place(ROUTER, HERE), pinholes={}, wall=4000.0)
     return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
 
 
