@@ -2,13 +2,14 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.lab import LAN1, LAN1_6, Lab
+from tests.lab.lab import LAN1, LAN1_6, LAN2, Lab
 from tests.lab.program import NATSUP, Program
 
 ipv6 = pytest.mark.parametrize("lab", [{"ipv6": True, "pmp": True}], indirect=True, ids=["ipv6"])
@@ -131,3 +132,48 @@ def test_without_ipv6_nothing_is_said_of_it(lab: Lab, start: Start) -> None:
     (session,) = program.status()
     assert [one["family"] for one in session["mappings"]] == ["ipv4"]
     assert {one["family"] for one in program.history() if one["port"]} == {"ipv4"}
+
+
+@ipv6
+def test_a_port_of_another_host_is_in_use_and_gets_no_pinhole(lab: Lab, start: Start) -> None:
+    lab.map("lan2", "tcp", 7000)
+    program = start()
+    assert program.bind("s", 7000, family="INET6") == "EADDRINUSE"
+    assert program.do("s.bind(('', 7001))") is None
+    lab.wait_for(lambda: lab.pinholes() == {"tcp/7001": LAN1_6})
+    assert lab.table() == {"tcp/7000": LAN2, "tcp/7001": LAN1}
+
+
+@ipv6
+def test_a_router_that_hangs_holds_no_bind_up_for_longer(lab: Lab, tmp_path: Path) -> None:
+    program = Program(lab, tmp_path, "--startup-timeout", "10", "--timeout", "0.5")
+    assert program.bind("s", 7000, family="INET6") is None
+    lab.wait_for(lambda: lab.pinholes() == {"tcp/7000": LAN1_6})
+    lab.pause_router()
+    program.do("t = socket.socket(socket.AF_INET6)")
+    program.do("t.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)")
+    program.do("u = socket.socket(socket.AF_INET6)")
+    for name, number in (("t", 7001), ("u", 7002)):
+        program.do("begin = time.monotonic()")
+        assert program.do(f"{name}.bind(('', {number}))") is None
+        assert program.do("time.monotonic() - begin") < 2
+    lab.resume_router()
+    lab.wait_for(lambda: set(lab.pinholes()) == {"tcp/7000", "tcp/7001", "tcp/7002"}, 60)
+
+
+_BOTH_WAYS = """
+from natsup.upnp.pinhole import kernel
+asked = kernel.Kernel()
+print(sorted(map(str, asked.default_routes())) == sorted(map(str, kernel.listed_routes())))
+print(sorted(map(str, asked.own_addresses())) == sorted(map(str, kernel.listed_addresses())))
+print(kernel._look(None, None))
+"""
+
+
+@ipv6
+def test_the_kernel_says_the_same_by_netlink_and_by_its_files(lab: Lab) -> None:
+    lab.run("lan1", ["ip", "addr", "add", "2001:db8:1::88/64", "dev", "eth0", "preferred_lft", "0"])
+
+    same = lab.run("lan1", [sys.executable, "-W", "ignore", "-c", _BOTH_WAYS], check=True).stdout
+    network = f"Network(interface='eth0', gateway='fe80::1%eth0', address='{LAN1_6}')"
+    assert same.splitlines() == ["True", "True", network]

@@ -52,12 +52,12 @@ class Firewall:
         control: Url,
         internal_address: str,
         *,
-        turn: Callable[[], AbstractAsyncContextManager[None]] | None = None,
-        seconds: float = 5.0,
+        turn: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+        seconds: float = 3.0,
     ) -> None:
-        """``turn``: waits until the router is asked nothing else by this session; there are some
-        that get IPv4 and IPv6 mixed up when both are asked for at once. ``seconds``: how long an
-        operation may take.
+        """``turn``: waits until the router is asked nothing else by this session, because there are
+        some that get IPv4 and IPv6 mixed up when both are asked for at once; False: its turn does
+        not come. ``seconds``: how long an operation may take from then on.
         """
         self.location = str(location)
         self.internal_address = internal_address
@@ -94,28 +94,23 @@ class Firewall:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        operation = None
-        try:
-            with trio.move_on_after(self._seconds):
-                async with self._turn():
-                    operation = begin(self._device)
-                    try:
-                        step = next(operation)
-                        while True:
-                            step = operation.send(await self._ask(step))
-                    finally:
-                        self._requester.close()  # there are routers that take a single one
-            # No checkpoint from here on: nothing else is learned meanwhile.
-            asked = operation is not None
-            if operation is None:
-                operation = begin(self._device)
-                next(operation)
-            while True:
-                operation.send(NoAnswer(_LATE, sent=asked))
-                asked = False
-        except StopIteration as end:
-            result, self._device = end.value
-            return result  # type: ignore[no-any-return]
+        async with self._turn() as come:
+            operation = begin(self._device)
+            asked = come is not False
+            try:
+                with trio.move_on_after(self._seconds):
+                    step = next(operation)
+                    while asked:
+                        step = operation.send(await self._ask(step))
+                # No checkpoint from here on: nothing else is learned meanwhile.
+                while True:
+                    operation.send(NoAnswer(_LATE, sent=asked))
+                    asked = False
+            except StopIteration as end:
+                result, self._device = end.value
+                return result  # type: ignore[no-any-return]
+            finally:
+                self._requester.close()  # there are routers that take a single connection
 
     async def _ask(self, step: Step) -> Answer:
         if isinstance(step, Ask):
