@@ -1,5 +1,6 @@
 """Pinholes for IPv6 in a real router's firewall, which lets nobody in but by them."""
 
+import json
 import os
 import signal
 import sys
@@ -177,3 +178,13 @@ def test_the_kernel_says_the_same_by_netlink_and_by_its_files(lab: Lab) -> None:
     same = lab.run("lan1", [sys.executable, "-W", "ignore", "-c", _BOTH_WAYS], check=True).stdout
     network = f"Network(interface='eth0', gateway='fe80::1%eth0', address='{LAN1_6}')"
     assert same.splitlines() == ["True", "True", network]
+
+
+@ipv6
+def test_the_doctor_tries_one(lab: Lab, tmp_path: Path) -> None:
+    environ = {**os.environ, "NATSUP_STATE_DIR": str(tmp_path / "state")}
+    done = lab.run("lan1", [NATSUP, "doctor", "--json"], env=environ)
+    (check,) = (one for one in json.loads(done.stdout)["checks"] if one["id"] == "pinholes")
+    assert check["level"] == "ok"
+    assert f"opened by UPnP to {LAN1_6}" in check["found"]
+    assert (lab.pinholes(), lab.table()) == ({}, {})
