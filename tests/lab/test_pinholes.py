@@ -106,6 +106,19 @@ def test_clean_closes_what_a_dead_session_left(lab: Lab, start: Start, protocol:
 
 
 @ipv6
+def test_the_next_session_closes_it_as_well(lab: Lab, start: Start) -> None:
+    dead = start()
+    assert dead.bind("s", 6881, family="INET6") is None
+    for pid in dead.behind():
+        os.kill(pid, signal.SIGKILL)
+    dead.kill()
+    assert lab.pinholes() == {"tcp/6881": LAN1_6}
+    program = start()
+    assert program.bind("s", 7000) is None
+    lab.wait_for(lambda: (lab.pinholes(), lab.table()) == ({}, {"tcp/7000": LAN1}))
+
+
+@ipv6
 def test_another_address_gets_the_pinholes(lab: Lab, start: Start) -> None:
     """And with the last one they go to sleep, until there is one again."""
     program = start()
