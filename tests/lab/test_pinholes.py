@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab.lab import LAN1, LAN1_6, LAN2, Lab
 from tests.lab.program import NATSUP, Program
+from tests.lab.test_confinement import PROFILE
 
 ipv6 = pytest.mark.parametrize("lab", [{"ipv6": True, "pmp": True}], indirect=True, ids=["ipv6"])
 both = pytest.mark.parametrize("protocol", ["upnp", "pcp"])
@@ -88,6 +89,16 @@ def test_ipv6_alone_gets_a_pinhole_alone_and_is_shown(lab: Lab, start: Start) ->
     assert f"tcp6 6881  → [{LAN1_6}]:6881  mapped" in text
     told = lab.run("lan1", [NATSUP, "log", "--port", "6881/tcp"], env=program.environ).stdout
     assert f"tcp6 6881  mapped  at [{LAN1_6}]:6881" in told
+
+
+@ipv6
+def test_a_socket_that_cannot_be_copied_gets_one_too(lab: Lab, tmp_path: Path) -> None:
+    wrapper = [sys.executable, "-W", "ignore", "-c", PROFILE, "refuse", "pidfd_getfd"]
+    program = Program(lab, tmp_path, prefix=wrapper)
+    assert bind_alone(program, "s", 6881) is None
+    assert program.bind("t", 6882, family="INET6") is None
+    pinholes = {"tcp/6881": LAN1_6, "tcp/6882": LAN1_6}
+    lab.wait_for(lambda: (lab.pinholes(), lab.table()) == (pinholes, {"tcp/6882": LAN1}))
 
 
 @ipv6
