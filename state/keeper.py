@@ -76,7 +76,8 @@ class Keeper:
     """Keeps the ports of one session. `run` must be running; the rest does not block.
 
     ``clock`` tells seconds, and ``sleep_until`` sleeps until it tells so many. What one of the
-    ``neighbours`` wants is not removed, but left to it. ``tell`` gets what happens to the ports,
+    ``neighbours`` wants is not removed, but left to it, and what one of them is removing just now
+    is asked for after that. ``tell`` gets what happens to the ports,
     and must not block.
     """
 
@@ -158,6 +159,19 @@ class Keeper:
         """There is a sign that the gateway was restarted: look for every mapping."""
         self._carry_out(self._ledger.compare(self._clock()))
 
+    def mapped(self) -> list[Port]:
+        """The ports that the gateway is to forward now."""
+        return [entry.port for entry in self._ledger if entry.state is State.MAPPED]
+
+    def compared(self, missing: Iterable[Port]) -> None:
+        """Another session looks for the mappings of this one, and has missed these."""
+        self._carry_out(self._ledger.compared(missing, self._clock()))
+
+    def compare_by(self, when: float) -> None:
+        """It does so no more: they are to be looked for by then, on this keeper's clock."""
+        self._ledger.compare_by(when)
+        self._carry_out([])
+
     def external_address(self, address: str) -> None:
         """The gateway told under which address the Internet finds it."""
         if self._gateway is not None:
@@ -179,11 +193,13 @@ class Keeper:
                 nursery.start_soon(self._request, request)
 
     async def close(self, budget: float) -> bool:
-        """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
+        """Take everything back from the gateway, for as long as it answers within ``budget``
+        seconds each time. True: all is gone."""
         self._teller.close()
         self._carry_out(self._ledger.close(self._clock()))
-        with trio.move_on_after(budget):
-            while not self._ledger.settled:
+        answers = trio.CancelScope()
+        while not (self._ledger.settled or answers.cancelled_caught):
+            with trio.move_on_after(budget) as answers:
                 await self._changed.wait()
         return self._ledger.empty
 
@@ -284,6 +300,7 @@ class Keeper:
             return Unknown("no gateway")
         try:
             if isinstance(request, Add):
+                await self._neighbours.removed(request.port)
                 return await self._gateway.add(request.port, lease=request.lease)
             return await self._gateway.check(request.port)
         except Exception:
@@ -294,9 +311,8 @@ class Keeper:
         if self._gateway is None:
             return Removal.FAILED
         try:
-            if self._neighbours.want(port):
-                return Removal.HANDED_OVER
-            return await self._gateway.remove(port)
+            with self._neighbours.removing(port) as free:
+                return await self._gateway.remove(port) if free else Removal.HANDED_OVER
         except Exception:
             log.exception("%s: the gateway's code failed", port)
             return Removal.FAILED

@@ -22,11 +22,12 @@ What a lease on a router means:
   request at a time finds out whether it does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.schedule import Schedule
 
 
 class State(StrEnum):
@@ -123,6 +124,7 @@ class Entry:
     losses: int = 0  # how often it was found missing since the last renewal
     full: bool = False  # it was refused, perhaps for want of room
     refused_at: float = 0.0  # when it was refused last
+    offered: bool = False  # there may be room since then, and it is tried again
     given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
@@ -155,7 +157,12 @@ class Entry:
 
 
 class Ledger:
-    """The session's ports. Every method that returns effects returns them in order."""
+    """The session's ports. Every method that returns effects returns them in order.
+
+    What concerns one port, and what is due next, takes as long with ten ports as with thousands:
+    whatever is asked of all of them is kept beside them, and brought up to date for those that have
+    been touched since.
+    """
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
@@ -166,6 +173,13 @@ class Ledger:
         self._silent = ""  # why the gateway is not waited for; "" while it answers
         self._compare_at: float | None = None
         self._closing = False
+        self._touched: dict[Port, None] = {}  # since what follows was brought up to date
+        self._ready = Schedule[Port]()  # those that wait for their time
+        self._leases = Schedule[Port]()  # when they end, if nothing is done
+        self._refused_for_room = Schedule[Port]()  # since when
+        self._busy: set[Port] = set()  # a request is under way
+        self._existing: set[Port] = set()
+        self._given_up: set[Port] = set()  # of those that exist
 
     def __str__(self) -> str:
         return "; ".join(str(self._entries[port]) for port in sorted(self._entries)) or "empty"
@@ -178,15 +192,15 @@ class Ledger:
     @property
     def empty(self) -> bool:
         """Is there nothing left that the gateway may forward?"""
-        return not any(entry.exists or entry.under_way for entry in self._entries.values())
+        self._catch_up()
+        return not (self._existing or self._busy)
 
     @property
     def settled(self) -> bool:
         """At the end of a session: is there nothing more to be done?"""
-        return not any(
-            entry.under_way or (entry.exists and self._gateway and not entry.given_up)
-            for entry in self._entries.values()
-        )
+        self._catch_up()
+        left = len(self._existing) - len(self._given_up)
+        return not (self._busy or (self._gateway and left))
 
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
@@ -198,7 +212,8 @@ class Ledger:
 
         Each ask ends with `claim` or `withdraw`.
         """
-        entry = self._entries.setdefault(port, Entry(port))
+        self._entries.setdefault(port, Entry(port))
+        entry = self._touch(port)
         entry.asks += 1
         entry.given_up = False
         over = entry.expires is not None and entry.expires <= now
@@ -224,7 +239,7 @@ class Ledger:
 
     def claim(self, port: Port, holder: int, now: float) -> list[Effect]:
         """The ask came to a bound socket, which holds the port from now on."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.asks -= 1
         entry.claims.add(holder)
         self._holders[holder] = port
@@ -234,7 +249,7 @@ class Ledger:
 
     def withdraw(self, port: Port, now: float) -> list[Effect]:
         """The ask came to nothing."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.asks -= 1
         return self._settle(entry, now)
 
@@ -243,7 +258,7 @@ class Ledger:
         port = self._holders.pop(holder, None)
         if port is None:
             return []
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.claims.discard(holder)
         if entry.wanted:
             return [entry.note()]
@@ -253,7 +268,7 @@ class Ledger:
 
     def added(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
         """The answer to `Add`."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way = None
         self._heard(outcome, now)
         if isinstance(outcome, Mapped):
@@ -278,7 +293,7 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
-        entry.refused_at = now
+        entry.refused_at, entry.offered = now, False
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             pause = self.policy.slow_retry
@@ -294,7 +309,7 @@ class Ledger:
 
     def checked(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
         """The answer to `Check`: `Mapped` if it is there, `Unknown` if the gateway will not say."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way, entry.check_at = None, None
         self._heard(outcome, now)
         if isinstance(outcome, Unknown) or (isinstance(outcome, Ignored) and outcome.silent):
@@ -324,7 +339,7 @@ class Ledger:
 
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way = None
         if removal is Removal.FAILED:
             entry.failures += 1
@@ -336,6 +351,7 @@ class Ledger:
             return self._add(entry)
         if removal is Removal.GONE:
             self._offer_room(now)
+            self._touch(port)
         if not entry.exists:
             return self._drop(entry)
         # What is written down stays so: another session, or natsup clean, tries again.
@@ -346,15 +362,11 @@ class Ledger:
 
     def _offer_room(self, now: float) -> None:
         """One that was refused for want of room is tried again at once."""
-        refused = [
-            entry
-            for entry in self._entries.values()
-            if entry.state is State.IGNORED and entry.full and entry.wanted
-            if not entry.under_way and entry.due is not None and entry.due > now
-        ]
-        if refused:
-            entry = min(refused, key=lambda one: one.refused_at)
-            entry.due = now
+        self._catch_up()
+        refused = self._refused_for_room.head()
+        if refused is not None:
+            entry = self._touch(refused[1])
+            entry.due, entry.offered = now, True
             entry.failures = max(0, entry.failures - 1)  # this try is no mere retry
 
     def _heard(self, outcome: Outcome, now: float) -> None:
@@ -364,7 +376,7 @@ class Ledger:
         elif self._silent:
             self._silent = ""
             self._compare_at = now  # it may have been restarted
-            for entry in self._entries.values():
+            for entry in self._touch_all():
                 entry.losses = 0
                 if entry.wanted and entry.state is not State.MAPPED and not entry.under_way:
                     entry.due = now
@@ -376,7 +388,7 @@ class Ledger:
         if another:
             self._silent = ""
         effects: list[Effect] = []
-        for entry in list(self._entries.values()):
+        for entry in self._touch_all():
             entry.given_up, entry.losses = False, 0
             if another and not entry.under_way:
                 entry.exists, entry.expires, entry.confirmed = False, None, False
@@ -394,7 +406,7 @@ class Ledger:
         """There is none, and ``reason`` says why. Returns the ports that somebody waits for."""
         self._gateway, self._missing = False, reason
         waited_for, effects = [], list[Effect]()
-        for entry in self._entries.values():
+        for entry in self._touch_all():
             if entry.asks:
                 waited_for.append(entry.port)
             if entry.under_way or entry.state is State.MAPPED:
@@ -409,7 +421,7 @@ class Ledger:
         """Look for every mapping, and try again to remove what could not be removed."""
         self._compare_at = None if self.policy.compare is None else now + self.policy.compare
         effects: list[Effect] = []
-        for entry in self._entries.values():
+        for entry in self._touch_all():
             if entry.under_way:
                 continue
             if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
@@ -418,27 +430,45 @@ class Ledger:
                 effects += self._remove(entry)
         return effects
 
+    def compared(self, missing: Iterable[Port], now: float) -> list[Effect]:
+        """Another session has looked for the mappings, and missed these: they are looked for again,
+        and the others need not be as long as that goes on."""
+        if self.policy.compare is not None:
+            self._compare_at = now + 2 * self.policy.compare
+        effects: list[Effect] = []
+        for port in missing if self._gateway else ():
+            entry = self._entries.get(port)
+            if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
+                effects.append(self._check(self._touch(port)))
+        return effects
+
+    def compare_by(self, when: float) -> None:
+        """Nobody else looks for the mappings any more: they are to be looked for by then."""
+        if self._compare_at is not None:
+            self._compare_at = min(self._compare_at, when)
+
     # --- time ---
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next; None: not before another event."""
+        self._catch_up()
         if not self._gateway:
-            ends = [entry.expires for entry in self._leased() if entry.expires is not None]
-            return min(ends, default=None)
-        due = [entry.due for entry in self._ready()]
-        if not self._silent and any(entry.exists for entry in self._entries.values()):
+            return self._leases.first()
+        due = [None if self._waits else self._ready.first()]
+        if not self._silent and self._existing:
             due.append(self._compare_at)
         return min((when for when in due if when is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
+        self._catch_up()
         if not self._gateway:
             return self._end_leases(now)
         effects: list[Effect] = []
-        for entry in self._ready():
-            assert entry.due is not None
-            if entry.due > now or (self._silent and effects):
-                continue
+        for port in [] if self._waits else self._ready.due(now):
+            if self._silent and effects:
+                break
+            entry = self._touch(port)
             if not entry.wanted:
                 effects += self._remove(entry) if entry.exists else self._drop(entry)
             elif entry.check_at is not None and entry.check_at <= now:
@@ -452,10 +482,8 @@ class Ledger:
     def _end_leases(self, now: float) -> list[Effect]:
         """Without a gateway nothing is renewed."""
         effects: list[Effect] = []
-        for entry in self._leased():
-            assert entry.expires is not None
-            if entry.expires > now:
-                continue
+        for port in self._leases.due(now):
+            entry = self._touch(port)
             entry.exists, entry.expires = False, None
             entry.confirmed, entry.check_at, entry.due = False, None, None
             entry.reason = LEASE_ENDED
@@ -466,28 +494,45 @@ class Ledger:
                 effects += self._drop(entry)
         return effects
 
-    def _leased(self) -> list[Entry]:
-        entries = self._entries.values()
-        return [e for e in entries if e.exists and e.expires is not None and not e.under_way]
-
-    def _ready(self) -> list[Entry]:
-        """The entries that wait for their time; of a silent gateway, nothing is asked while
-        something is."""
-        entries = list(self._entries.values())
-        if self._silent and any(entry.under_way for entry in entries):
-            return []
-        return [entry for entry in entries if entry.due is not None and not entry.under_way]
+    @property
+    def _waits(self) -> bool:
+        """Of a silent gateway, nothing is asked while something is."""
+        return bool(self._silent and self._busy)
 
     def close(self, now: float) -> list[Effect]:
         """The session ends: nothing is wanted any more, and nothing lingers."""
         self._closing = True
         self._holders.clear()
         effects: list[Effect] = []
-        for entry in list(self._entries.values()):
+        for entry in self._touch_all():
             entry.asks = 0
             entry.claims.clear()
             effects += self._settle(entry, now)
         return effects
+
+    # --- what is kept beside the entries ---
+
+    def _touch(self, port: Port) -> Entry:
+        """The entry of a port that is about to change."""
+        self._touched[port] = None
+        return self._entries[port]
+
+    def _touch_all(self) -> list[Entry]:
+        return [self._touch(port) for port in list(self._entries)]
+
+    def _catch_up(self) -> None:
+        for port in self._touched:
+            entry = self._entries.get(port) or Entry(port)  # one that was dropped is as none
+            idle = not entry.under_way
+            self._ready.set(port, entry.due if idle else None)
+            self._leases.set(port, entry.expires if idle and entry.exists else None)
+            full = entry.full and not entry.offered and entry.due is not None
+            full = full and idle and entry.wanted and entry.state is State.IGNORED
+            self._refused_for_room.set(port, entry.refused_at if full else None)
+            _put(self._busy, port, not idle)
+            _put(self._existing, port, entry.exists)
+            _put(self._given_up, port, entry.exists and entry.given_up)
+        self._touched.clear()
 
     # --- steps ---
 
@@ -503,7 +548,9 @@ class Ledger:
         """A call wants a port of a gateway that does not answer: it is not waited for."""
         if entry.under_way:
             return []
-        if any(other.under_way for other in self._entries.values()):
+        self._catch_up()
+        self._touch(entry.port)
+        if self._busy:
             entry.state, entry.reason = State.IGNORED, self._silent
             entry.due = now + self.policy.recheck
             return [entry.note()]
@@ -557,3 +604,10 @@ class Ledger:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
+
+
+def _put(ports: set[Port], port: Port, belongs: bool) -> None:
+    if belongs:
+        ports.add(port)
+    else:
+        ports.discard(port)

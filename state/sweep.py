@@ -213,18 +213,16 @@ async def _sweep_one(
     report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
     for port in leftover.remove:
         location = record.ports[port].location
-        if neighbours.want(port):
-            result = Removal.HANDED_OVER
-        else:
-            gateway = await gateway_at(port, record.ports[port])
-            if gateway is None:
-                left = True
-                report.left.append(
-                    f"{port} of {whose} is left: it was mapped by {protocol_of(location)}, which"
-                    " the router does not answer to"
-                )
-                continue
-            result = await gateway.remove(port)
+        gateway = await gateway_at(port, record.ports[port])
+        if gateway is None:
+            left = True
+            report.left.append(
+                f"{port} of {whose} is left: it was mapped by {protocol_of(location)}, which the"
+                " router does not answer to"
+            )
+            continue
+        with neighbours.removing(port) as free:
+            result = await gateway.remove(port) if free else Removal.HANDED_OVER
         event = removal(port, caller, result, "its session ended without cleaning up")
         report.entries.append(Entry(wall(), header.session, tuple(header.command), event))
         if result is Removal.FAILED:

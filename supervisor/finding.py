@@ -10,7 +10,6 @@ A gateway that is found again is looked through by the keeper: its table may be 
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from natsup.state.sweep import sweep
 from natsup.supervisor import clock
 from natsup.supervisor.options import Settings
 from natsup.supervisor.pinholes import Pinholes
+from natsup.supervisor.sharing import Sharing
 from natsup.supervisor.verdict import Rules
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class Finder:
         self._speakers: Speakers | None = None
         self._protocol: str | None = None  # that this session uses
         self._chosen = 0.0  # wall clock: when that was chosen
+        self._sharing = Sharing(keeper, lambda: self._sign.set())
+        self._known: Known | None = None  # of the network, before the last search
 
     async def searched(self) -> bool:
         """Wait for the end of the first search, within the session's start-up time-out. Has it
@@ -99,8 +101,7 @@ class Finder:
                     if watched != (watched := (found.protocol, *where)):
                         watch.cancel()
                         watch = trio.CancelScope()
-                        if found.protocol == "upnp":
-                            nursery.start_soon(self._watch, *where, watch)
+                        nursery.start_soon(self._sharing.run, found, where, watch)
                     await self._use(found, network, sign)
                     if sign.is_set() or clock.now() - since > _STEADY_SECONDS:
                         pause = _FIRST_PAUSE
@@ -131,7 +132,7 @@ class Finder:
         network = await network_of(interface=self._settings["interface"], url=url)
         if isinstance(network, NoGateway):
             return network.reason, None
-        known = self._recall(network)
+        known = self._known = self._recall(network)
         if known is not None and known.location is None and not self._searched.is_set():
             # Nobody is to wait for it again; the search goes on all the same.
             self._missing(f"{known.reason} (so it was at {_clock(known.since)})")
@@ -186,6 +187,7 @@ class Finder:
         return ""
 
     def _missing(self, reason: str) -> None:
+        self._sharing.found(None)
         self._keeper.gateway_missing(reason)
         self._pinholes.mapper(None)
         self._searched.set()
@@ -193,27 +195,24 @@ class Finder:
     async def _use(self, gateway: Gateway, network: "Network | None", sign: trio.Event) -> None:
         """Keep the ports on a gateway until it leaves a request without an answer, or there is a
         sign that it was restarted."""
-        from natsup.upnp.pmp.gateway import PmpGateway
-
         log.info("router found: %s, this host is %s", gateway.location, gateway.internal_address)
         self._rules.own_addresses = frozenset({socket.inet_aton(gateway.internal_address)})
-        known = self._recall(network) if network is not None else None
+        known = self._known
         if self._protocol != gateway.protocol:
             same = gateway.protocol == self._preferred(known)
             self._chosen = known.chosen if known is not None and same else time.time()
             self._protocol = gateway.protocol
         self._keeper.gateway_found(gateway, external=known.external if known is not None else None)
         self._pinholes.mapper(gateway)
+        self._sharing.found(gateway)
         self._searched.set()
         async with trio.open_nursery() as nursery:
             found = Known(gateway.location, time.time(), chosen=self._chosen)
             nursery.start_soon(self._remember, network, found)
-            if isinstance(gateway, PmpGateway):
-                interface = "" if network is None else network.interface
-                nursery.start_soon(self._signs, partial(gateway.watch, interface=interface))
             nursery.start_soon(self._tidy, gateway, network, found)
             nursery.start_soon(cancel_after, sign, nursery.cancel_scope)
             await self._keeper.lost()
+            self._sharing.found(None)
             log.info("the router does not answer")
             nursery.cancel_scope.cancel()
 
@@ -224,30 +223,11 @@ class Finder:
             return None
         return await reopen(location, network, self._speakers)
 
-    async def _watch(
-        self, interface: str, address: str, gateway: str, scope: trio.CancelScope
-    ) -> None:
-        """Look for signs that the router was restarted."""
-        from natsup.upnp.watch import watch
-
-        with scope:
-            await self._signs(partial(watch, interface, address, gateway))
-
-    async def _signs(
-        self, watch: Callable[["trio.MemorySendChannel[str]"], Awaitable[None]]
-    ) -> None:
-        send, receive = trio.open_memory_channel[str](1)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, send)
-            async for reason in receive:
-                log.info("%s", reason)
-                self._sign.set()
-
     async def _tidy(self, gateway: Gateway, network: "Network | None", found: Known) -> None:
         """What can wait for the ports of this session."""
         await self._keeper.answered()
         try:
-            address = await gateway.external_address()
+            address = await self._sharing.external_address(gateway)
             if address is not None:
                 self._keeper.external_address(address)
                 found = replace(found, external=address)

@@ -51,6 +51,7 @@ from natsup.upnp.adding import (
 from natsup.upnp.description import Condition, Service
 from natsup.upnp.library import HttpResponse, UpnpAction, UpnpError, UpnpFactory, UpnpService
 from natsup.upnp.requester import Requester, RequestFailed
+from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
 
@@ -212,7 +213,7 @@ class Igd:
         self._elsewhere = elsewhere  # the same service by another path, should it not be there
         self._requester = requester
         self._timeout = timeout
-        self._one_at_a_time = trio.Lock()
+        self._one_at_a_time = Turns()
         self._turns = 0  # operations under way or waiting
         self._idle = trio.Event()  # set, and another one made, when there are none
         self._device = device
@@ -283,22 +284,23 @@ class Igd:
         address: object = None
         connection: object = None
         with trio.move_on_after(seconds):
-            async with self.turn():
-                address = await self._call("GetExternalIPAddress", {})
-                if status:
+            async with self.turn() as come:
+                if come:
+                    address = await self._call("GetExternalIPAddress", {})
+                if come and status:
                     connection = await self._call("GetStatusInfo", {})
         found = _text(address, "NewExternalIPAddress")
         connected = _text(connection, "NewConnectionStatus").lower() in ("connected", "up")
         return Condition(connected, found if _is_address(found) else None)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One operation at a time. The connection is given up when none is left: there are routers
-        that take a single one, and another session of this host wants it too."""
+    async def turn(self) -> AsyncIterator[bool]:
+        """See `Turns.turn`. The connection is given up when none is left: there are routers that
+        take a single one, and another session of this host wants it too."""
         self._turns += 1
         try:
-            async with self._one_at_a_time:
-                yield
+            async with self._one_at_a_time.turn() as come:
+                yield come
         finally:
             self._turns -= 1
             if not self._turns:
@@ -312,29 +314,23 @@ class Igd:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        operation = None
-        with trio.move_on_after(self._timeout):
-            async with self.turn():
-                operation = begin(self._device)
-                try:
+        async with self.turn() as come:
+            operation = begin(self._device)
+            asked = come
+            try:
+                with trio.move_on_after(self._timeout) as limit:
                     step = next(operation)
-                    while True:
+                    while come:
                         step = operation.send(await self._ask(step))
-                except StopIteration as end:
-                    result, self._device = end.value
-                    return result  # type: ignore[no-any-return]
-        # No checkpoint from here on: nothing else is learned meanwhile.
-        asked = operation is not None
-        try:
-            if operation is None:
-                operation = begin(self._device)
-                next(operation)
-            while True:
-                operation.send(NoAnswer(_LATE, sent=asked))
-                asked = False
-        except StopIteration as end:
-            result, self._device = end.value
-            return result  # type: ignore[no-any-return]
+                if limit.cancelled_caught:
+                    self._one_at_a_time.fall_silent()
+                # No checkpoint from here on: nothing else is learned meanwhile.
+                while True:
+                    operation.send(NoAnswer(_LATE, sent=asked))
+                    asked = False
+            except StopIteration as end:
+                result, self._device = end.value
+                return result  # type: ignore[no-any-return]
 
     async def _ask(self, step: Step) -> Answer:
         port = step.port

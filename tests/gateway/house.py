@@ -4,7 +4,7 @@ The clock jumps when nothing is left to do, so that hours pass in no time.
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import trio
@@ -34,8 +34,10 @@ class Alone:
 
     def withdraw(self, port: Port) -> None: ...
 
-    def want(self, port: Port) -> bool:
-        return False
+    def removing(self, port: Port) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+    async def removed(self, port: Port) -> None: ...
 
 
 class House:

@@ -242,7 +242,7 @@ async def test_62_an_answer_with_two_locations_says_nothing(autojump_clock: Mock
         "http://[::1]:{port}/d.xml",
         "https://{router}/d.xml",
         "http://router.local:{port}/d.xml",
-        f"http://{ROUTER}:0/d.xml",
+        "http://{host}:0/d.xml",
         "http://user@{router}/d.xml",
         "file:///etc/passwd",
         "http://0.0.0.0:{port}/d.xml",
@@ -254,7 +254,7 @@ async def test_63_a_location_that_is_not_the_router_s_is_not_followed(
     async with searched(autojump_clock) as gateway, running(address=IMPOSTOR) as impostor:
         impostor.quirks.multicast = False
         hosts = {"impostor": f"{IMPOSTOR}:{impostor.port}", "router": f"{ROUTER}:{gateway.port}"}
-        gateway.quirks.location = location.format(port=gateway.port, **hosts)
+        gateway.quirks.location = location.format(host=ROUTER, port=gateway.port, **hosts)
         assert "does not answer" in str(await added())
         assert (gateway.connections, impostor.connections) == (0, 0)
 

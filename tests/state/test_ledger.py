@@ -1,10 +1,21 @@
 """The ledger's rules, an example each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
-from natsup.state.ledger import LEASE_ENDED, Add, Check, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import (
+    LEASE_ENDED,
+    Add,
+    Check,
+    Entry,
+    Ledger,
+    Note,
+    Policy,
+    Remove,
+    State,
+)
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 6881)
@@ -637,3 +648,83 @@ def test_a_port_that_is_wanted_again_at_once_takes_its_room_back(ledger: Ledger)
     ledger.ask(PORT, 10.26)
     assert requests(ledger.removed(PORT, Removal.GONE, 10.3)) == [Add(PORT, 3600)]
     assert requests(ledger.tick(10.4)) == []
+
+
+def test_another_session_looks_for_what_is_mapped() -> None:
+    """What it misses is looked for again here; the rest is not, as long as it goes on."""
+    ledger = Ledger(Policy(check=None, lease=10_000))
+    ledger.gateway_found(0.0)
+    mapped(ledger, 10_000)
+    other = Port(Protocol.UDP, 6881)
+    ledger.ask(other, 0.0)
+    ledger.added(other, Mapped(10_000), 0.0)
+    ledger.claim(other, 2, 0.0)
+    assert ledger.next_deadline() == 300.0
+    assert ledger.compared([], 250.0) == []
+    assert ledger.next_deadline() == 850.0
+    unknown = Port(Protocol.UDP, 7)
+    assert ledger.compared([PORT, unknown], 500.0) == [Check(PORT)]
+    assert ledger.compared([PORT], 500.0) == []  # it is being looked for
+    ledger.checked(PORT, Mapped(0), 501.0)
+    assert ledger.next_deadline() == 1100.0
+    ledger.compare_by(800.0)
+    assert ledger.next_deadline() == 800.0
+    assert ledger.tick(800.0) == [Check(PORT), Check(other)]
+
+
+class Counted(dict[Port, Entry]):
+    """Entries that count how many of them are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, port: Port) -> Entry:
+        self.looks += 1
+        return super().__getitem__(port)
+
+    def __iter__(self) -> Iterator[Port]:
+        for port in super().__iter__():
+            self.looks += 1
+            yield port
+
+    def values(self) -> Any:
+        self.looks += len(self)
+        return super().values()
+
+    def items(self) -> Any:
+        self.looks += len(self)
+        return super().items()
+
+
+def looks_of_one_ports_life(others: int, *, gateway: bool) -> int:
+    """How many entries are looked at while one port comes and goes beside many others."""
+    ledger = Ledger(Policy())
+    if gateway:
+        ledger.gateway_found(0.0)
+    for number in range(1024, 1024 + others):
+        port = Port(Protocol.UDP, number)
+        ledger.ask(port, 0.0)
+        if gateway:
+            answer = Ignored("full", full=True) if number % 2 else Mapped(3600)
+            ledger.added(port, answer, 0.0)
+        ledger.claim(port, number, 0.0)
+    ledger.next_deadline()
+    entries = ledger._entries = Counted(ledger._entries)
+    mapped(ledger) if gateway else (ledger.ask(PORT, 0.0), ledger.claim(PORT, 1, 0.0))
+    ledger.next_deadline()
+    ledger.tick(0.5)
+    ledger.release(1, 1.0)
+    if gateway:
+        assert ledger.tick(1.25)
+        ledger.removed(PORT, Removal.GONE, 1.5)
+    assert ledger.entry(PORT) is None
+    assert ledger.empty is not gateway
+    assert ledger.settled is not gateway
+    ledger.next_deadline()
+    return entries.looks
+
+
+@pytest.mark.parametrize("gateway", [True, False])
+def test_what_a_port_costs_does_not_depend_on_how_many_there_are(gateway: bool) -> None:
+    few = looks_of_one_ports_life(10, gateway=gateway)
+    assert 0 < few < 40
+    assert looks_of_one_ports_life(10_000, gateway=gateway) == few

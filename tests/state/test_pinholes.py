@@ -8,20 +8,12 @@ from natsup.state.ledger import Add, Ledger, Note, State
 from natsup.state.model import Mapped, Outcome, Port, Protocol, Removal
 from natsup.state.report import as_json, as_text
 from natsup.state.sweep import SweepReport, sweep
+from tests.gateway.house import Alone
 
 MAPPING = Port(Protocol.TCP, 6881)
 PINHOLE = MAPPING.pinhole
 ROUTER = GatewayRecord("upnp", "http://192.168.77.1:5555/d.xml", "192.168.77.2", None)
 FIREWALL = GatewayRecord("upnp", "http://[fe80::1%eth0]:5555/d.xml", "2001:db8::2", None)
-
-
-class Nobody:
-    def announce(self, port: Port) -> None: ...
-
-    def withdraw(self, port: Port) -> None: ...
-
-    def want(self, port: Port) -> bool:
-        return False
 
 
 class Router:
@@ -67,7 +59,7 @@ async def swept(folder: Path, gateway: Router | None, pinholes: Router | None) -
         assert protocol == FIREWALL.protocol
         return pinholes
 
-    return await sweep(folder, gateway, wall=lambda: 1000.0, neighbours=Nobody(), pinholes=opener)
+    return await sweep(folder, gateway, wall=lambda: 1000.0, neighbours=Alone(), pinholes=opener)
 
 
 def test_a_pinhole_is_written_as_a_port_of_its_own() -> None:

@@ -142,13 +142,26 @@ async def test_nobody_waits_for_the_name_of_the_network(
 
 
 async def test_a_known_network_is_looked_at_once(
-    world: World, start: Start, keeper: Keeper, tmp_path: Path
+    world: World,
+    start: Start,
+    keeper: Keeper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And what is known of it is read once."""
     world.found = Here()
+    read: list[str] = []
+
+    def recalled(folder: Path, network: str, *, wall: float) -> Known | None:
+        read.append(network)
+        return recall(folder, network, wall=wall)
+
+    monkeypatch.setattr(finding, "recall", recalled)
     assert await outcome(start(), keeper) == GRANTED
     await wait_all_tasks_blocked()
     assert remembered(tmp_path) is not None
     assert world.looks == 1
+    assert read == [MAC]
 
 
 async def test_another_networks_name_is_not_taken(

@@ -32,6 +32,7 @@ from natsup.upnp.pinhole.opening import (
 )
 from natsup.upnp.requester import Requester, RequestFailed
 from natsup.upnp.trust import Url
+from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
 
@@ -52,19 +53,18 @@ class Firewall:
         control: Url,
         internal_address: str,
         *,
-        turn: Callable[[], AbstractAsyncContextManager[object]] | None = None,
+        turn: Callable[[], AbstractAsyncContextManager[bool]] | None = None,
         seconds: float = 3.0,
     ) -> None:
-        """``turn``: waits until the router is asked nothing else by this session, because there are
-        some that get IPv4 and IPv6 mixed up when both are asked for at once; False: its turn does
-        not come. ``seconds``: how long an operation may take from then on.
+        """``turn``: that of whoever else asks the router, see `Turns`; there are routers that get
+        IPv4 and IPv6 mixed up when both are asked for at once. ``seconds``: how long an operation
+        may take from then on.
         """
         self.location = str(location)
         self.internal_address = internal_address
         self._control = control
         self._requester = Requester(internal_address, timeout=seconds)
-        self._one_at_a_time = trio.Lock()
-        self._turn = turn or (lambda: self._one_at_a_time)
+        self._turn = turn or Turns().turn
         self._seconds = seconds
         self._device = Device()
 
@@ -96,11 +96,11 @@ class Firewall:
         """
         async with self._turn() as come:
             operation = begin(self._device)
-            asked = come is not False
+            asked = come
             try:
                 with trio.move_on_after(self._seconds):
                     step = next(operation)
-                    while asked:
+                    while come:
                         step = operation.send(await self._ask(step))
                 # No checkpoint from here on: nothing else is learned meanwhile.
                 while True:

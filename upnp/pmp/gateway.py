@@ -35,6 +35,7 @@ from natsup.upnp.pmp.answers import (
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import Device
 from natsup.upnp.pmp.timing import Reading
+from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
 
@@ -79,7 +80,7 @@ class PmpGateway:
         self._language = language
         self._router = (router, port)
         self._seconds = seconds
-        self._one_at_a_time = trio.Lock()
+        self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
         self._life = 0  # how often it was seen to have been restarted
@@ -130,8 +131,8 @@ class PmpGateway:
         yet, one is made for a moment, of a port at random that leads to nobody."""
         if isinstance(self._language, NatPmp):
             with trio.move_on_after(_ASIDE):
-                async with self._one_at_a_time:
-                    told = await self._exchange(Query())
+                async with self._one_at_a_time.turn() as come:
+                    told = await self._exchange(Query()) if come else None
                     return told.external_address if isinstance(told, Told) else None
             return None
         if self._device.external_address is None:
@@ -144,8 +145,9 @@ class PmpGateway:
         """Is it there? None, or a clause that says why not."""
         answer: Answer = Silent(_LATE, sent=True)
         with trio.move_on_after(seconds):
-            async with self._one_at_a_time:
-                answer = await self._exchange(Query())
+            async with self._one_at_a_time.turn() as come:
+                if come:
+                    answer = await self._exchange(Query())
         if isinstance(answer, Silent):
             return f"the router does not answer to {self.title}"
         if isinstance(answer, Refused):
@@ -160,30 +162,39 @@ class PmpGateway:
     async def look(self) -> Silent | None:
         """Read the router's clock. Its silence, if that is all there is."""
         with trio.move_on_after(_ASIDE):
-            async with self._one_at_a_time:
-                answer = await self._exchange(Query())
-                return answer if isinstance(answer, Silent) else None
+            async with self._one_at_a_time.turn() as come:
+                if come:
+                    answer = await self._exchange(Query())
+                    return answer if isinstance(answer, Silent) else None
         return Silent(_LATE, sent=True)
 
-    async def watch(self, signs: "trio.MemorySendChannel[str]", *, interface: str = "") -> None:
+    async def watch(
+        self,
+        signs: "trio.MemorySendChannel[str]",
+        *,
+        interface: str = "",
+        others: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Send a clause for people into ``signs`` whenever the router's clock says that it was
         restarted. It is looked at now and then while something is mapped, and when the router
         announces itself on ``interface``, where that can be heard. Until cancelled, or nobody
-        receives any more.
+        receives any more. ``others``: may other sessions have something mapped?
         """
         with signs:
             async with trio.open_nursery() as nursery:
                 if interface:
                     nursery.start_soon(self._listen, interface)
-                await self._watch(signs)
+                await self._watch(signs, others)
                 nursery.cancel_scope.cancel()
 
-    async def _watch(self, signs: "trio.MemorySendChannel[str]") -> None:
+    async def _watch(
+        self, signs: "trio.MemorySendChannel[str]", others: Callable[[], bool]
+    ) -> None:
         while True:
             with trio.move_on_after(_EVERY):
                 await self._news.wait()
             self._news = trio.Event()
-            if self._kept and not self._restarted:
+            if (self._kept or others()) and not self._restarted:
                 if self._announced:
                     # All hosts of the LAN have heard it (RFC 6886, section 3.2.1; RFC 6887, section
                     # 14.1.3).
@@ -222,24 +233,21 @@ class PmpGateway:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        operation = None
-        try:
-            with trio.move_on_after(self._seconds):
-                async with self._one_at_a_time:
-                    operation = begin(self._device)
+        async with self._one_at_a_time.turn() as come:
+            operation = begin(self._device)
+            try:
+                with trio.move_on_after(self._seconds) as limit:
                     step = next(operation)
-                    while True:
+                    while come:
                         step = operation.send(await self._exchange(step))
-            # No checkpoint from here on: nothing else is learned meanwhile.
-            asked = operation is not None
-            if operation is None:
-                operation = begin(self._device)
-                next(operation)
-            while True:
-                operation.send(Silent(_LATE, sent=asked))
-        except StopIteration as end:
-            result, self._device = end.value
-            return result  # type: ignore[no-any-return]
+                if limit.cancelled_caught:
+                    self._one_at_a_time.fall_silent()
+                # No checkpoint from here on: nothing else is learned meanwhile.
+                while True:
+                    operation.send(Silent(_LATE, sent=come))
+            except StopIteration as end:
+                result, self._device = end.value
+                return result  # type: ignore[no-any-return]
 
     async def _exchange(self, step: Step) -> Answer:
         """Ask, again and again, until there is an answer.
