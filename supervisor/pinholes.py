@@ -12,6 +12,7 @@ Where there is no IPv6 nobody is told so for each port: a wish lies dormant unti
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 
 import trio
 
@@ -57,7 +58,15 @@ class Pinholes:
             await self._looked.wait()
         if isinstance(self._network, Network):
             return self._keeper.wish(port, caller)
-        return Dormant(self._dormant, port, caller)
+        return Dormant(partial(self._claim, port, caller))
+
+    def _claim(self, port: Port, caller: Caller | None, holder: int) -> None:
+        """A wish that lay dormant came to a socket. There may be IPv6 since it was begun."""
+        if isinstance(self._network, Network):
+            with self._keeper.wish(port, caller) as wish:
+                wish.claim(holder)
+        else:
+            self._dormant[holder] = port, caller
 
     def wanted(self, port: Port) -> bool:
         """Does somebody hold or ask for this one?"""
@@ -137,8 +146,7 @@ class Pinholes:
         """There is IPv6: what lay dormant is wished for."""
         dormant, self._dormant = self._dormant, {}
         for holder, (port, caller) in dormant.items():
-            with self._keeper.wish(port, caller) as wish:
-                wish.claim(holder)
+            self._claim(port, caller, holder)
 
     async def _use(self, found: gateways.Pinholes) -> None:
         """Keep the ports on a router until it leaves a request without an answer, or there is

@@ -1,22 +1,20 @@
 """What one call wishes for, by IPv4 and IPv6, as one wish."""
 
+from collections.abc import Callable
 from types import TracebackType
 
 import trio
 
-from natsup.state.happenings import Caller
 from natsup.state.keeper import Wish
-from natsup.state.model import Conflict, Ignored, Outcome, Port
+from natsup.state.model import Conflict, Ignored, Outcome
 
 
 class Dormant:
-    """A wish for a pinhole where there is no IPv6: see `natsup.supervisor.pinholes`."""
+    """A wish for a pinhole where there is no IPv6: see `natsup.supervisor.pinholes`. ``claim`` gets
+    the socket that it came to."""
 
-    def __init__(
-        self, claims: "dict[int, tuple[Port, Caller | None]]", port: Port, caller: Caller | None
-    ) -> None:
-        self._claims = claims
-        self._what = port, caller
+    def __init__(self, claim: Callable[[int], None]) -> None:
+        self._claim = claim
 
     def __enter__(self) -> "Dormant":
         return self
@@ -34,7 +32,7 @@ class Dormant:
 
     def claim(self, holder: int) -> None:
         """See `Wish.claim`."""
-        self._claims[holder] = self._what
+        self._claim(holder)
 
 
 class Wishes:

@@ -161,6 +161,20 @@ async def test_what_lay_dormant_is_wished_for_once_there_is_ipv6(
     assert opener.open == set()
 
 
+async def test_ipv6_that_is_seen_while_a_call_goes_on(
+    world: World, pinholes: Pinholes, autojump_clock: MockClock
+) -> None:
+    pinholes.mapper(None)
+    world.network = NONE
+    opener = Opener(HERE.address)
+    with await pinholes.wish(PORT, None) as wish:
+        world.move(HERE, opener)
+        await trio.sleep(1)
+        wish.claim(1)
+    await trio.sleep(1)
+    assert opener.open == {PORT}
+
+
 async def test_another_address_and_another_mapper(
     world: World, pinholes: Pinholes, autojump_clock: MockClock
 ) -> None:

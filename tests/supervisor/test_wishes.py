@@ -7,7 +7,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from natsup.state.happenings import Caller
 from natsup.state.journal import Header, Journal
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger
@@ -86,7 +85,7 @@ async def test_what_a_call_waits_for(
     nursery: trio.Nursery,
     autojump_clock: MockClock,
 ) -> None:
-    dormant = Dormant({}, PORT.pinhole, None)
+    dormant = Dormant(lambda holder: None)
     wishes = Wishes(
         None if mapping is None else keeper(journal, nursery, mapping).wish(PORT),
         dormant if pinhole is None else keeper(journal, nursery, pinhole).wish(PORT.pinhole),
@@ -125,10 +124,10 @@ async def test_one_socket_holds_both(
 
 
 def test_a_dormant_wish_is_remembered_once_it_has_a_socket() -> None:
-    claims: dict[int, tuple[Port, Caller | None]] = {}
-    with Dormant(claims, PORT.pinhole, None):
+    claims: list[int] = []
+    with Dormant(claims.append):
         pass
-    assert claims == {}
-    with Dormant(claims, PORT.pinhole, None) as wish:
+    assert claims == []
+    with Dormant(claims.append) as wish:
         wish.claim(1)
-    assert claims == {1: (PORT.pinhole, None)}
+    assert claims == [1]
