@@ -74,6 +74,7 @@ class Note:
     expires: float | None  # on the ledger's clock; None: no lease, not known, or no mapping
     claims: int
     exists: bool  # the gateway forwards it, or may
+    handle: str = ""  # see `Mapped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Entry:
     claims: set[int] = field(default_factory=set)
     expires: float | None = None
     exists: bool = False
+    handle: str = ""  # see `Mapped`
     under_way: _Request | None = None
     due: float | None = None  # when to renew, look, retry or remove
     renew_at: float = 0.0  # where it exists
@@ -140,7 +142,8 @@ class Entry:
         adding = self.under_way is _Request.ADD
         expires = None if adding else self.expires
         exists = self.exists or adding
-        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists)
+        handle = self.handle if exists else ""
+        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists, handle)
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -286,6 +289,7 @@ class Ledger:
                     entry.check_at = now + self.policy.check
             entry.state, entry.exists, entry.reason = State.MAPPED, True, ""
             entry.held_by = ""
+            entry.handle = outcome.handle
             entry.expires = now + outcome.lease if outcome.lease else None
             entry.renew_at = now + self._half(outcome.lease or self.policy.lease)
             entry.due = self._next(entry)

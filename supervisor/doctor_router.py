@@ -3,7 +3,7 @@
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
 from natsup.state.outside import Reach, reach
-from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
+from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
 from natsup.supervisor.doctor_findings import Finding, Level
 
 
@@ -18,6 +18,8 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
             found.append(_external(router))
         if router.mapping is not None:
             found.append(_mapping(router.mapping, protocol_of(router.location)))
+        if router.pinholes is not None:
+            found.append(_pinholes(router.pinholes))
     return found
 
 
@@ -159,6 +161,27 @@ def _mapping(mapping: TrialMapping, protocol: str) -> Finding:
         found = f"{took}, and removed; by {_TITLES[protocol]} the router does not show its table"
         return Finding(*name, Level.OK, found)
     return Finding(*name, Level.OK, f"{took}, seen in the router's table, and removed")
+
+
+def _pinholes(pinholes: Pinholes) -> Finding:
+    """Never worse than a warning: natsup is of use without."""
+    name = ("pinholes", "IPv6 pinholes")
+    advice = "allow this host to open ports for IPv6 in the router, by UPnP or PCP"
+    if pinholes.reason:
+        found = f"{pinholes.reason}: servers here may not be reached by IPv6"
+        return Finding(*name, Level.NOTE, found, advice)
+    trial = pinholes.trial
+    assert trial is not None
+    to = f"to {pinholes.address}"
+    if not isinstance(trial.outcome, Mapped):
+        found = _with_removal(f"none was opened {to}: {trial.outcome}", trial)
+        return Finding(*name, Level.WARNING, found, advice)
+    by = _TITLES[protocol_of(pinholes.location)]
+    took = f"{trial.port} opened by {by} {to} in {trial.seconds * 1000:.0f} ms"
+    if trial.removal is not Removal.GONE:
+        found = f"{took}, and not closed; it leads to a port that nobody uses"
+        return Finding(*name, Level.WARNING, found, "it closes by itself within two minutes")
+    return Finding(*name, Level.OK, f"{took}, and closed")
 
 
 def _with_removal(found: str, mapping: TrialMapping) -> str:

@@ -28,6 +28,7 @@ from natsup.state.secret import secret
 from natsup.state.sweep import sweep
 from natsup.supervisor import clock, suspend
 from natsup.supervisor.options import Settings
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.sharing import Sharing
 from natsup.supervisor.signs import Signs
 from natsup.supervisor.verdict import Rules
@@ -59,6 +60,7 @@ class Finder:
         folder: Path,
         neighbours: Neighbours,
         history: History,
+        pinholes: Pinholes,
         spread: Callable[[], float] = lambda: random.uniform(0.0, _SPREAD_SECONDS),
     ) -> None:
         self._settings = settings
@@ -67,6 +69,7 @@ class Finder:
         self._folder = folder
         self._neighbours = neighbours
         self._history = history
+        self._pinholes = pinholes
         self._searched = trio.Event()  # the first search has ended
         self._until = clock.now() + settings["startup_timeout"]
         self._signs = Signs(spread)
@@ -240,6 +243,7 @@ class Finder:
     def _missing(self, reason: str) -> None:
         self._sharing.found(None)
         self._keeper.gateway_missing(reason)
+        self._pinholes.mapper(None)
         self._searched.set()
 
     async def _use(
@@ -263,6 +267,7 @@ class Finder:
                 gateway.inherit(former)
         device = "" if network is None else network.name
         self._keeper.gateway_found(gateway, external=external, device=device, delay=delay)
+        self._pinholes.mapper(gateway)
         self._sharing.found(gateway)
         self._searched.set()
         async with trio.open_nursery() as nursery:
@@ -293,6 +298,7 @@ class Finder:
                 wall=time.time,
                 neighbours=self._neighbours,
                 reopen=partial(self._reopen, network),
+                pinholes=self._pinholes.opener,
             )
         except Exception:
             log.exception("what dead sessions left could not be removed")

@@ -302,7 +302,7 @@ class Igd:
         address: object = None
         connection: object = None
         with trio.move_on_after(seconds):
-            async with self._turn() as come:
+            async with self.turn() as come:
                 if come:
                     address = await self._call("GetExternalIPAddress", {})
                 if come and status:
@@ -312,7 +312,7 @@ class Igd:
         return Condition(connected, found if _is_address(found) else None)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[bool]:
+    async def turn(self) -> AsyncIterator[bool]:
         """See `Turns.turn`."""
         with self._busy():
             async with self._one_at_a_time.turn() as come:
@@ -338,7 +338,7 @@ class Igd:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        async with self._turn() as come:
+        async with self.turn() as come:
             operation = begin(self._device)
             asked = come
             try:

@@ -24,6 +24,7 @@ import h11
 import trio
 
 from natsup.upnp import trust
+from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
@@ -143,12 +144,12 @@ class Requester(UpnpRequester):
         """Raises OSError."""
         # trio's own sockets look at addresses as if they were names, which here takes as long as
         # the rest of the connecting.
-        sock = socket.socket()
+        sock = socket.socket(family(self._source))
         try:
             sock.setblocking(False)
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-            sock.bind((self._source, 0))
-            error = sock.connect_ex((url.host, url.port))
+            sock.bind(endpoint(self._source, 0))
+            error = sock.connect_ex(endpoint(url.host, url.port))
             if error == errno.EINPROGRESS:
                 await trio.lowlevel.wait_writable(sock)
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from tests.gateway import air, pmp, soap, wire
+from tests.gateway import air, firewall, pmp, soap, wire
 from tests.gateway.quirks import Quirks
 from tests.gateway.table import Refused, Table
 
@@ -52,11 +52,15 @@ class Request:
 class Gateway:
     """``documents``: by path, what is read there; bytes are sent as they are."""
 
-    def __init__(self, address: str = ROUTER, quirks: Quirks | None = None) -> None:
+    def __init__(
+        self, address: str = ROUTER, quirks: Quirks | None = None, *, ipv6: str | None = None
+    ) -> None:
         self.address = address
+        self.ipv6 = ipv6  # another one of its own
         self.quirks = quirks or Quirks()
         self.table = Table(self.quirks)
         self.pmp = pmp.Pmp(self.table, self.quirks)
+        self.firewall = firewall.Firewall()
         self.documents: dict[str, str | bytes] = {
             "/d.xml": (DESCRIPTIONS / "plain.xml").read_text()
         }
@@ -99,7 +103,10 @@ class Gateway:
                     await nursery.start(self._answer_pmp)
                 for host in (self.address, air.GROUP):
                     await nursery.start(self._answer_searches, host, nursery)
-                nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+                listeners = [listener]
+                if self.ipv6 is not None:
+                    listeners += await trio.open_tcp_listeners(self.port, host=self.ipv6)
+                nursery.start_soon(trio.serve_listeners, self._serve, listeners)
                 task_status.started()
 
     def stop(self) -> None:
@@ -252,6 +259,11 @@ class Gateway:
                 raise Refused(401)
             if quirks.exact_service is not None and service != quirks.exact_service:
                 raise Refused(401)
+            if service == firewall.SERVICE:
+                values = self.firewall.act(
+                    action, request.values, peer=request.peer, now=trio.current_time()
+                )
+                return soap.success(service, action, values, quirks)
             values = self.table.act(
                 action,
                 request.values,

@@ -65,7 +65,7 @@ def read(head: bytes, body: str) -> tuple[str, str, dict[str, str]]:
     named = re.search(rb"^soapaction: *\"?([^\"#\r\n]*)#(\w+)", head, re.IGNORECASE | re.MULTILINE)
     if named is None:
         return "", "", {}
-    found = re.findall(r"<(New\w+)(?:\s[^>]*)?>([^<]*)</", body)
+    found = re.findall(r"<(\w+)(?:\s[^>]*)?>([^<]*)</", body)
     values = {name: html.unescape(value) for name, value in found}
     return named[1].decode(), named[2].decode(), values
 

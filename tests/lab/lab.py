@@ -4,6 +4,9 @@
                       ├ 192.168.77.1 router 11.22.33.1 ── 11.22.33.9 wan
     lan2 192.168.77.3 ┘
 
+With IPv6 it is 2001:db8:1::2 and ::3 on the LAN, whose router is fe80::1 and 2001:db8:1::1, and
+2001:db8:2::9 outside. Nothing is translated there; the router lets nobody in who was not asked.
+
 Nothing of it touches the machine's own network. The WAN side must look public, or miniupnpd refuses
 to map anything.
 """
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +28,7 @@ from typing import Any
 LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
 OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
 OUTSIDE_SECOND = "11.22.44.1"
+LAN1_6, LAN2_6, WAN_6 = "2001:db8:1::2", "2001:db8:1::3", "2001:db8:2::9"
 ROUTER_PORT = 5555  # of miniupnpd's HTTP
 _count = itertools.count()
 
@@ -79,6 +84,19 @@ _SECOND = (
     "ip -n $1-router link set internet up",
     "ip -n $1-router link set wan up",
 )
+_IPV6 = """
+set -eu
+for n in 1 2; do
+    ip -n $1-lan$n addr add 2001:db8:1::$((n + 1))/64 dev eth0 nodad
+    ip -n $1-lan$n route add default via fe80::1 dev eth0
+done
+ip -n $1-router addr add 2001:db8:1::1/64 dev lan nodad
+ip -n $1-router addr add fe80::1/64 dev lan nodad
+ip -n $1-router addr add 2001:db8:2::1/64 dev wan nodad
+ip -n $1-wan addr add 2001:db8:2::9/64 dev eth0 nodad
+ip -n $1-wan route add default via 2001:db8:2::1
+ip netns exec $1-router sysctl -qw net.ipv6.conf.all.forwarding=1
+"""
 
 _MINIUPNPD = """
 ext_ifname=wan
@@ -90,6 +108,7 @@ enable_natpmp={pmp}
 secure_mode={secure}
 system_uptime={clock}
 lease_file={folder}/leases
+ipv6_disable={no_ipv6}
 upnp_table_name=filter
 upnp_nat_table_name=nat
 upnp_forward_chain=miniupnpd
@@ -111,13 +130,21 @@ class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
     ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
-    speaks UPnP. ``secure``: a host may map and remove for itself alone.
+    speaks UPnP. ``secure``: a host may map and remove for itself alone. ``ipv6``: there is IPv6,
+    too.
     """
 
     def __init__(
-        self, folder: Path, *, upnp: bool = True, pmp: bool = False, secure: bool = True
+        self,
+        folder: Path,
+        *,
+        upnp: bool = True,
+        pmp: bool = False,
+        secure: bool = True,
+        ipv6: bool = False,
     ) -> None:
         self.folder = folder
+        self.ipv6 = ipv6
         self.upnp = upnp
         self.pmp = pmp
         self.secure = secure
@@ -128,7 +155,8 @@ class Lab:
 
     def __enter__(self) -> "Lab":
         try:
-            subprocess.run(["sh", "-c", _LAYOUT, "lab", self._prefix], check=True)
+            for script in (_LAYOUT, _IPV6)[: 1 + self.ipv6]:
+                subprocess.run(["sh", "-c", script, "lab", self._prefix], check=True)
             self.start_router()
         except BaseException:
             self._tear_down()
@@ -209,6 +237,7 @@ class Lab:
             pmp="yes" if self.pmp else "no",
             clock="no" if self.pmp else "yes",
             secure="yes" if self.secure else "no",
+            no_ipv6="no" if self.ipv6 else "yes",
         )
         config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
@@ -317,6 +346,16 @@ class Lab:
         names = {"6": "tcp", "11": "udp"}
         return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
 
+    def pinholes(self) -> dict[str, str]:
+        """Whom the router lets in by IPv6: ``tcp/6881`` to the address it leads to."""
+        done = self.run("router", ["nft", "list", "chain", "inet", "filter", "miniupnpd"])
+        rules = re.findall(r"dport (\d+) @nh,192,128 0x(\w{32}) @nh,48,8 0x(6|11)", done.stdout)
+        names = {"6": "tcp", "11": "udp"}
+        return {
+            f"{names[protocol]}/{number}": str(IPv6Address(bytes.fromhex(address)))
+            for number, address, protocol in rules
+        }
+
     def leases(self, word: str) -> list[str]:
         """What an answering router has noted of mappings whose descriptions have this word."""
         if self._router is None or self._router.poll() is not None:
@@ -362,15 +401,18 @@ class Lab:
 
     # --- the Internet ---
 
-    def fetch(self, protocol: str, number: int, data: bytes = b"hello\n") -> bytes | None:
-        """Send something from the Internet to the router's port; what comes back, or None."""
+    def fetch(
+        self, protocol: str, number: int, data: bytes = b"hello\n", *, to: str = OUTSIDE
+    ) -> bytes | None:
+        """Send something from the Internet to a port, the router's or of a host that has an address
+        there; what comes back, or None."""
         kind = "SOCK_STREAM" if protocol == "tcp" else "SOCK_DGRAM"
         script = (
             "import socket, sys\n"
-            f"s = socket.socket(socket.AF_INET, socket.{kind})\n"
+            f"s = socket.socket(socket.AF_INET{'6' * (':' in to)}, socket.{kind})\n"
             "s.settimeout(2)\n"
             "try:\n"
-            f"    s.connect(('{OUTSIDE}', {number}))\n"
+            f"    s.connect(('{to}', {number}))\n"
             f"    s.send({data!r})\n"
             "    sys.stdout.buffer.write(b'+' + s.recv(4096))\n"
             "except OSError: pass\n"

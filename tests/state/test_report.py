@@ -6,7 +6,7 @@ from natsup.state.journal import ClientRecord, GatewayRecord, Header, PortRecord
 from natsup.state.ledger import State
 from natsup.state.model import Port, Protocol
 from natsup.state.report import as_json, as_text
-from natsup.state.sweep import leftovers
+from natsup.state.sweep import Place, leftovers
 
 HERE, ROUTER = "192.168.77.2", "http://192.168.77.1:5000/x"
 TCP, UDP = Port(Protocol.TCP, 6881), Port(Protocol.UDP, 51413)
@@ -95,6 +95,7 @@ def test_json() -> None:
                     {
                         "protocol": "tcp",
                         "port": 6881,
+                        "family": "ipv4",
                         "external_port": 6881,
                         "internal_address": HERE,
                         "state": "mapped",
@@ -119,7 +120,7 @@ def test_json_without_a_router() -> None:
 
 
 def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
-    plan = leftovers(records, location=ROUTER, internal_address=HERE, wall=4000.0)
+    plan = leftovers(records, mappings=Place(ROUTER, HERE), pinholes={}, wall=4000.0)
     return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
 
 

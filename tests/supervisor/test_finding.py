@@ -17,6 +17,7 @@ from natsup.state.ledger import Ledger
 from natsup.state.model import Ignored, Outcome
 from natsup.supervisor import clock, finding
 from natsup.supervisor.finding import Finder
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.verdict import Rules
 from natsup.upnp.network import Network, NoGateway
 from tests.state.test_keeper import GRANTED, PORT, Others, Router
@@ -104,7 +105,8 @@ def start(world: World, keeper: Keeper, tmp_path: Path, nursery: trio.Nursery) -
             "protocols": ["upnp", "pcp", "natpmp"],
         }
         history = History(tmp_path, "s", ["x"])
-        made = Finder(settings, keeper, Rules(), tmp_path, Others(), history)
+        pinholes = Pinholes(settings, keeper, lambda: bytes(32))
+        made = Finder(settings, keeper, Rules(), tmp_path, Others(), history, pinholes)
         nursery.start_soon(made.run)
         return made
 

@@ -17,6 +17,7 @@ import trio
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.ears import Ears
+from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
     ANNOUNCED_PORT,
@@ -262,10 +263,11 @@ class PmpGateway:
         because one that stays keeps its port from programs.
         """
         request, sent = self._language.encode(step), 0
-        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+        own = self.internal_address
+        with trio.socket.socket(family(own), trio.socket.SOCK_DGRAM) as sock:
             try:
-                await sock.bind((self.internal_address, 0))
-                await sock.connect(self._router)
+                await sock.bind(endpoint(own, 0))
+                await sock.connect(endpoint(*self._router))
                 for wait in self._language.retransmission.waits(lambda: random.uniform(-1, 1)):
                     await sock.send(request)
                     sent += 1
@@ -317,7 +319,7 @@ _OFF = frozenset({Refusal.NOT_AUTHORIZED, Refusal.OPCODE})
 
 def location(protocol: str, router: str, port: int = PORT) -> str:
     """Which gateway this is, as a URL."""
-    return f"{protocol}://{router}:{port}"
+    return f"{protocol}://[{router}]:{port}" if ":" in router else f"{protocol}://{router}:{port}"
 
 
 def speak(
