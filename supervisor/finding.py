@@ -268,7 +268,7 @@ class Finder:
         device = "" if network is None else network.name
         self._keeper.gateway_found(gateway, external=external, device=device, delay=delay)
         self._pinholes.mapper(gateway)
-        self._sharing.found(gateway)
+        self._sharing.found(gateway, delay=delay)
         self._searched.set()
         async with trio.open_nursery() as nursery:
             found = Known(gateway.location, time.time(), chosen=self._chosen)

@@ -31,11 +31,13 @@ class Sharing:
         self._gateway: Gateway | None = None  # while it answers
         self._sessions: Sessions | None = None
         self._compared = 0.0  # when another session last looked for what is mapped
+        self._delay = 0.0
         self._found = trio.Event()
 
-    def found(self, gateway: Gateway | None) -> None:
-        """The router was found, again perhaps, or lost."""
-        self._gateway = gateway
+    def found(self, gateway: Gateway | None, *, delay: float = 0.0) -> None:
+        """The router was found, again perhaps, or lost. ``delay``: seconds until what was mapped on
+        it before is looked for."""
+        self._gateway, self._delay = gateway, delay
         if gateway is not None:
             self._found.set()
 
@@ -126,6 +128,8 @@ class Sharing:
                 nursery.start_soon(cancel_after, found, nursery.cancel_scope)
                 await clock.sleep_until(due)
                 nursery.cancel_scope.cancel()
+            if found.is_set():
+                await trio.sleep(self._delay)
             due = clock.now() + _COMPARE_SECONDS
             if self._gateway is not None:
                 await leader.compare(partial(_missing, self._gateway))
