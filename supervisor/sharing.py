@@ -11,7 +11,7 @@ import trio
 
 from natsup.state.gateway import Gateway
 from natsup.state.keeper import Keeper, cancel_after
-from natsup.state.model import Conflict, Ignored, Port, Unknown
+from natsup.state.model import Conflict, Ignored, Outcome, Port, Unknown
 from natsup.supervisor import clock
 from natsup.supervisor.leading import Ears, Leader, Sessions
 
@@ -138,11 +138,17 @@ class Sharing:
 async def _missing(gateway: Gateway, ports: list[Port]) -> set[Port] | None:
     """Those that a gateway does not forward; None if it does not answer. By NAT-PMP and PCP it can
     only be seen that it was restarted, which is told at once."""
-    missing = set()
-    for port in ports if gateway.protocol == "upnp" else ():
-        outcome = await gateway.check(port)
-        if isinstance(outcome, Unknown) and outcome.silent:
-            return None
-        if isinstance(outcome, (Conflict, Ignored)):
-            missing.add(port)
-    return missing
+    if gateway.protocol != "upnp":
+        return set()
+    outcomes: dict[Port, Outcome] = {}
+
+    async def check(port: Port) -> None:
+        outcomes[port] = await gateway.check(port)
+
+    # All at once, so that the gateway sees how many there are, and may look for them together.
+    async with trio.open_nursery() as nursery:
+        for port in ports:
+            nursery.start_soon(check, port)
+    if any(isinstance(outcome, Unknown) and outcome.silent for outcome in outcomes.values()):
+        return None
+    return {port for port, one in outcomes.items() if isinstance(one, (Conflict, Ignored))}

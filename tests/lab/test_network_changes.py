@@ -108,6 +108,20 @@ def test_another_router(lab: Lab, start: Start) -> None:
     lab.wait_for(lambda: lab.table("lan2") == {})
 
 
+def test_another_router_with_the_same_address(lab: Lab, start: Start) -> None:
+    """It has another MAC address, and none of the mappings."""
+    program = start()
+    program.serve("s7000")
+    lab.stop_router()
+    lose_rules(lab)
+    ip(lab, "link set lan address 02:00:00:00:77:01", host="router")
+    lab.start_router()
+    lab.announce_router()
+    lab.wait_for(lambda: lab.table() == to(LAN1), 40)
+    assert lab.fetch("tcp", 7000) == b"here"
+    lab.wait_for(lambda: mappings(program) == {n: ("mapped", "", 1) for n in PORTS})
+
+
 def test_41_a_router_that_appears_late(lab: Lab, start: Start) -> None:
     """It says so when it starts, and gets all that was bound before."""
     lab.stop_router()
