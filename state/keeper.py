@@ -5,6 +5,7 @@ waiting, and their late answers go to the ledger like all others.
 """
 
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from types import TracebackType
@@ -19,6 +20,8 @@ from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Reques
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 log = logging.getLogger("natsup.state")
+
+_REMOVALS_AT_ONCE = 4  # a gateway is asked one thing at a time, and some have to wait for nothing
 
 
 class Wish:
@@ -107,6 +110,7 @@ class Keeper:
         self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
+        self._removals = trio.CapacityLimiter(_REMOVALS_AT_ONCE)
         self._lost = trio.Event()
 
     # --- what the session calls ---
@@ -355,14 +359,21 @@ class Keeper:
             return Unknown("an error inside natsup; see the log")
 
     async def _remove(self, port: Port) -> Removal:
-        if self._gateway is None:
-            return Removal.FAILED
-        try:
-            with self._neighbours.removing(port) as free:
-                return await self._gateway.remove(port) if free else Removal.HANDED_OVER
-        except Exception:
-            log.exception("%s: the gateway's code failed", port)
-            return Removal.FAILED
+        """The neighbours are looked at shortly before the gateway is asked, not for thousands of
+        ports at once. Of a gateway that does not answer all is asked: it lets none wait long for
+        others' answers."""
+        async with self._removals:
+            if self._gateway is None:
+                return Removal.FAILED
+            removal = Removal.FAILED
+            try:
+                with self._neighbours.removing(port) as free:
+                    removal = await self._gateway.remove(port) if free else Removal.HANDED_OVER
+            except Exception:
+                log.exception("%s: the gateway's code failed", port)
+            answers = removal is not Removal.FAILED
+            self._removals.total_tokens = _REMOVALS_AT_ONCE if answers else math.inf
+            return removal
 
 
 async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

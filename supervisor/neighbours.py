@@ -73,13 +73,14 @@ class Announcements:
 
     def want(self, port: Port) -> bool:
         """Does another session want it?"""
-        start = f"@{_prefix(port)}"
+        start = f" @{_prefix(port)}".encode()
         try:
-            with open(_NAMES, encoding="utf-8", errors="replace") as file:
-                names = [line.split()[-1] for line in file]
+            with open(_NAMES, "rb", buffering=0) as file:
+                text = file.read()
         except OSError:
             return False
-        return any(name.startswith(start) and name != start + self._session for name in names)
+        # A session has a name for each of its ports: thousands, perhaps.
+        return text.count(start) > text.count(start + self._session.encode() + b"\n")
 
     @contextlib.contextmanager
     def removing(self, port: Port) -> Iterator[bool]:

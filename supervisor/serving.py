@@ -207,6 +207,7 @@ class Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
+            nursery.start_soon(publisher.watch_callers)
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
             nursery.start_soon(self._clients.run)
