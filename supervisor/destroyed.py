@@ -26,6 +26,7 @@ from functools import cache
 
 import trio
 
+from natsup.state import aside
 from natsup.state.model import Protocol
 from natsup.supervisor import diag
 from natsup.supervisor.endings import Watched, port_is_free
@@ -191,7 +192,7 @@ class DestroyEvents:
     async def _look(self, unsure: list[Watched]) -> list[Watched]:
         while True:
             try:
-                missing = await trio.to_thread.run_sync(unlisted, unsure)
+                missing = await aside.run(unlisted, unsure)
             except OSError as error:
                 log.warning("what has ended cannot be seen: %s", error.strerror)
                 await trio.sleep(_LOOK_AGAIN_SECONDS)

@@ -17,6 +17,8 @@ being removed before its lease ends, and delay a new one by a second, and nothin
 import contextlib
 import errno
 import logging
+import math
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ from natsup.state.model import Port
 log = logging.getLogger("natsup.session")
 
 _NAMES = "/proc/net/unix"
+_SPARE = 256  # descriptors for calls and for the router, for which they are more useful
 _PATIENCE = 1.0  # seconds for another session's removal, which takes some hundredths
 
 
@@ -47,6 +50,8 @@ class Announcements:
     def __init__(self, session: str) -> None:
         self._session = session
         self._sockets: dict[Port, socket.socket] = {}
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = math.inf if limit < 0 else max(limit - _SPARE, limit // 2)
 
     def announce(self, port: Port) -> None:
         """See `Neighbours.announce`."""
@@ -61,6 +66,9 @@ class Announcements:
             sock.bind(f"\0{_prefix(port)}{self._session}")
         except OSError as error:
             log.debug("%s cannot be announced: %s", port, error.strerror)
+            sock.close()
+            return
+        if sock.fileno() >= self._most:
             sock.close()
         else:
             self._sockets[port] = sock

@@ -31,7 +31,7 @@ from natsup.supervisor.page import BINDING, BINDING_LENT, Page
 from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen, unreserved
 from natsup.supervisor.takeover import record_of
-from natsup.supervisor.target import cookie, program
+from natsup.supervisor.target import EXHAUSTED, cookie, program
 from natsup.supervisor.verdict import publishable
 
 log = logging.getLogger("natsup.session")
@@ -81,6 +81,7 @@ class Publisher:
         self._endings = endings
         self._events = events
         self._claimed = claimed
+        self._exhausted = False  # has it been said that there is nothing to reserve ports with?
         self._held: dict[Call, Held] = {}  # in the order in which they came
         self._idle = trio.Event()
         self._idle.set()
@@ -189,6 +190,9 @@ class Publisher:
                 return reserve(call.sock, call.address.raw)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
+                    if error.errno in EXHAUSTED and not self._exhausted:
+                        log.warning("binds pass, and are not published: %s", error.strerror)
+                        self._exhausted = True
                     return None
             if call.sock is None and call.wanted.port and self._keeper.wanted(call.wanted.port):
                 return unreserved(call.address.raw)  # one of several sockets of one port, perhaps

@@ -23,6 +23,7 @@ from natsup.supervisor.listener import Listener, is_probe
 from natsup.supervisor.page import SLOTS, Page, Unanswered
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
 from natsup.supervisor.target import (
+    EXHAUSTED,
     Inspector,
     Memory,
     Unreachable,
@@ -185,11 +186,24 @@ class Receiver:
                     taken = False
                 else:
                     taken = self._consider(notification, tid, number, arch, received[6:])
-        except Exception:
-            log.exception("a call could not be judged and was passed")
+        except Exception as error:
+            self._say_unjudged(error)
             taken = False
         if not taken:
             self._listener.let_pass(notification)
+
+    def _say_unjudged(self, error: Exception) -> None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in EXHAUSTED:
+            why = getattr(error, "strerror", None) or "no memory"
+            self._say(
+                "exhausted",
+                logging.WARNING,
+                f"binds pass, and are not published, for as long as natsup lacks what it takes to"
+                f" look at them: {why}",
+            )
+        elif repr(error) not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(repr(error))
+            log.error("a call could not be judged and was passed", exc_info=error)
 
     def _notice(self, number: int, tid: int) -> None:
         """The program does something that changes what natsup can do for it."""
@@ -253,7 +267,9 @@ class Receiver:
         try:
             try:
                 facts = self._inspector.facts(sock, tid)
-            except OSError:
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    raise
                 return False
             verdict = judge_socket(address, facts, self.rules)
             if isinstance(verdict, Pass):

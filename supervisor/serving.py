@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from natsup.state import points
+from natsup.state import aside, points
 from natsup.state.history import History
 from natsup.state.journal import Header, Journal, SessionRecord, default_directory
 from natsup.state.keeper import Keeper
@@ -203,7 +203,7 @@ class Session:
             )
             if points.STOP_AT:
                 points.reached("restored")
-        meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
+        meanwhile = await aside.run(self._bound_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)

@@ -11,8 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-import trio
-
+from natsup.state import aside
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
 from natsup.state.model import Port
@@ -60,7 +59,7 @@ async def resume(
     if endings is not None:
         for number, socket in sockets.items():
             endings.watch(socket.watched(number))  # first, so that no end is missed
-    listed = await trio.to_thread.run_sync(_listed, sockets, events)
+    listed = await aside.run(_listed, sockets, events)
     for known in record.sockets.values():
         socket = sockets[known.cookie]
         if known.cookie in listed or await afterwards.alive(socket, events=events):
