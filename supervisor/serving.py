@@ -81,6 +81,11 @@ def serve(
             os.close(fd)
     journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
     history = History(folder, session, command)
+    if journals is not None and resumed is None:
+        log.warning(
+            "the journal of this session is lost: its ports stay on the router until their lease"
+            " ends; further ones are published as always"
+        )
     if journals is None:
         log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):

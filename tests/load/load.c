@@ -3,7 +3,8 @@
  *     load bomb PROCESSES BINDS FIRST   processes that each bind and close so many ports, one by one
  *     load threads THREADS FIRST        threads that bind a port each, all at once, and keep it
  *     load held SOCKETS FIRST           sockets that are bound by eight threads, and kept
- *     load passed                       binds that natsup lets pass, for as long as the input lasts
+ *     load soak FIRST                   a few sockets, bound and closed again, until a line comes
+ *     load passed                       binds that natsup lets pass, until a line comes
  *
  * What is kept is closed, all at once, when a line comes; then it waits for the end of its input.
  */
@@ -23,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOST 60000
+#define MOST 200000
 #define LANES 8
 
 /* Shared with children. */
@@ -152,15 +153,36 @@ static void hold(int threads, void *(*work)(void *))
         ;
 }
 
-static void passed(void)
+static int told(int milliseconds)
 {
     struct pollfd input = {.fd = 0, .events = POLLIN};
 
-    while (count < MOST && poll(&input, 1, 2) == 0) {
+    return poll(&input, 1, milliseconds) != 0;
+}
+
+static void passed(void)
+{
+    for (count = 0; count < MOST && !told(2); count++)
         close(bind_port(count, 0, INADDR_LOOPBACK));
-        count++;
+    say(0);
+}
+
+static void soak(void)
+{
+    int kept[8] = {0};
+
+    for (count = 0; count < MOST && !told(count % 16 ? 5 : 300); count++) {
+        int *sock = &kept[count % 8];
+
+        if (*sock > 0)
+            close(*sock);
+        *sock = bind_port(count, first + count % 100, INADDR_ANY);
     }
     say(0);
+    for (int n = 0; n < 8; n++)
+        close(kept[n]);
+    while (getchar() != EOF)
+        ;
 }
 
 int main(int argc, char **argv)
@@ -186,6 +208,8 @@ int main(int argc, char **argv)
         hold(count, one_thread);
     else if (!strcmp(argv[1], "held"))
         hold(LANES, one_lane);
+    else if (!strcmp(argv[1], "soak"))
+        soak();
     else
         passed();
     return 0;
