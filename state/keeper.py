@@ -21,7 +21,9 @@ from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal
 
 log = logging.getLogger("natsup.state")
 
-_REMOVALS_AT_ONCE = 4  # a gateway is asked one thing at a time, and some have to wait for nothing
+# Additions and removals: a gateway is asked one thing at a time, and what waits for its turn here
+# may be needless by then.
+_AT_ONCE = 8
 
 
 class Wish:
@@ -110,7 +112,7 @@ class Keeper:
         self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
-        self._removals = trio.CapacityLimiter(_REMOVALS_AT_ONCE)
+        self._turns = trio.CapacityLimiter(_AT_ONCE)
         self._lost = trio.Event()
 
     # --- what the session calls ---
@@ -308,6 +310,21 @@ class Keeper:
     async def _request(self, request: Request) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""
         port = request.port
+        if isinstance(request, Check):
+            await self._request_now(request)
+            return
+        async with self._turns:
+            entry = self._ledger.entry(port)
+            if isinstance(request, Add) and not (entry is not None and entry.wanted):
+                self._carry_out(self._ledger.needless(port, self._clock()))
+            else:
+                answered = await self._request_now(request)
+                # One that does not answer is asked all: it has none wait long for others' answers.
+                self._turns.total_tokens = _AT_ONCE if answered else math.inf
+
+    async def _request_now(self, request: Request) -> bool:
+        """Was it answered?"""
+        port = request.port
         if isinstance(request, Remove):
             if points.STOP_AT:
                 points.reached("remove")
@@ -315,7 +332,8 @@ class Keeper:
             if points.STOP_AT:
                 points.reached("removed")
             log.info("%s: removal: %s", port, removal.value)
-            self._answers += removal is not Removal.FAILED
+            silent = removal is Removal.FAILED
+            self._answers += not silent
             self._happened(self._teller.removed(port, removal, self._clock()))
             effects = self._ledger.removed(port, removal, self._clock())
         else:
@@ -339,6 +357,7 @@ class Keeper:
             if silent:
                 self._lost.set()
         self._carry_out(effects)
+        return not silent
 
     def _point(self, request: Add | Check) -> str:
         if isinstance(request, Check):
@@ -359,21 +378,14 @@ class Keeper:
             return Unknown("an error inside natsup; see the log")
 
     async def _remove(self, port: Port) -> Removal:
-        """The neighbours are looked at shortly before the gateway is asked, not for thousands of
-        ports at once. Of a gateway that does not answer all is asked: it lets none wait long for
-        others' answers."""
-        async with self._removals:
-            if self._gateway is None:
-                return Removal.FAILED
-            removal = Removal.FAILED
-            try:
-                with self._neighbours.removing(port) as free:
-                    removal = await self._gateway.remove(port) if free else Removal.HANDED_OVER
-            except Exception:
-                log.exception("%s: the gateway's code failed", port)
-            answers = removal is not Removal.FAILED
-            self._removals.total_tokens = _REMOVALS_AT_ONCE if answers else math.inf
-            return removal
+        if self._gateway is None:
+            return Removal.FAILED
+        try:
+            with self._neighbours.removing(port) as free:
+                return await self._gateway.remove(port) if free else Removal.HANDED_OVER
+        except Exception:
+            log.exception("%s: the gateway's code failed", port)
+            return Removal.FAILED
 
 
 async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
