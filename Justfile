@@ -43,3 +43,11 @@ bench *arguments: setup
 # a shell in the LAN of a lab with a real router (miniupnpd), as root
 lab: setup
     {{python}} -m tests.lab.shell
+
+# much at once: a bomb of binders, threads, 10,000 sockets, a storm of closes; a table; as root
+load: setup
+    {{python}} -m tests.load.load
+
+# a session that binds and closes for so many minutes, and must not grow; as root
+soak minutes="10": setup
+    {{python}} -m tests.load.load soak {{minutes}}

@@ -29,6 +29,7 @@ from typing import Any
 
 import trio
 
+from natsup.state import aside
 from natsup.state.happenings import FAILURES, Caller, Event, What, repeats
 from natsup.state.model import Port
 
@@ -291,7 +292,7 @@ class History:
             self._come = trio.Event()
             self._busy = True
             # In a thread: a disk may hang, and a bind() must not wait for it.
-            await trio.to_thread.run_sync(self._write, entries, abandon_on_cancel=True)
+            await aside.run(self._write, entries, abandon_on_cancel=True)
             self._busy = False
             self._idle.set()
             self._idle = trio.Event()

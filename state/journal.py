@@ -33,6 +33,9 @@ log = logging.getLogger("natsup.state")
 VERSION = 1
 MOST = 1 << 20  # bytes in a file, before it is written anew
 _MOST_CLIENTS = 100  # of a session, that are shown
+_DELETED = ".jsonl (deleted)"  # how proc_pid_fd(5) shows a journal that has been removed
+# What a line that is none of ours may raise: JSON knows Infinity, and depth
+_BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 _TRIES = 16  # at a journal that is written anew again and again
 
 
@@ -171,15 +174,17 @@ class Journal:
         cls, fds: Iterable[int], *, most: int = MOST
     ) -> "tuple[Journal, SessionRecord] | None":
         """Go on with the journal of a supervisor that has ended, and left these descriptors of it.
-        They stay open, one of them as the journal's own. None if none of them is a journal still:
-        its file has been removed, or cannot be read."""
+        They stay open, one of them as the journal's own; its file may have been removed meanwhile.
+        None if none of them is a journal that can be read."""
         for fd in reversed(list(fds)):
             try:
-                path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-                if path.suffix != ".jsonl" or not os.path.samestat(os.fstat(fd), path.stat()):
-                    continue
-                data = path.read_bytes()
+                path: Path | None = Path(os.readlink(f"/proc/self/fd/{fd}"))
+                data = Path(f"/proc/self/fd/{fd}").read_bytes()
             except OSError:
+                continue
+            if path is not None and path.name.endswith(_DELETED):
+                path = None  # with the state folder, perhaps
+            elif path is None or path.suffix != ".jsonl":
                 continue
             lines = data.splitlines(keepends=True)
             session = replay(lines)
@@ -215,7 +220,7 @@ class Journal:
                     self._sockets.pop(int(record["ended"]), None)
                 elif "io_uring" in record:
                     self._io_uring[int(record["io_uring"]["pid"])] = line
-            except (ValueError, KeyError, TypeError):
+            except _BROKEN:
                 continue
 
     def _stands(self, port: Port, state: State, line: bytes) -> None:
@@ -430,7 +435,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                     )
                 )
             elif "gateway" in record:
-                session.gateway = GatewayRecord(**record["gateway"])
+                session.gateway = _gateway(record["gateway"])
             elif "port" in record:
                 _replay_port(session, record)
             elif "client" in record:
@@ -447,10 +452,20 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                 session.supervisors = int(record["number"])
             elif "given_up" in record:
                 session.given_up = True
-        except (ValueError, KeyError, TypeError):
+        except _BROKEN:
             if session is None:
                 return None
     return session
+
+
+def _gateway(record: dict[str, Any]) -> GatewayRecord:
+    external = record["external_address"]
+    return GatewayRecord(
+        str(record["protocol"]),
+        str(record["location"]),
+        str(record["internal_address"]),
+        None if external is None else str(external),
+    )
 
 
 def _socket(record: dict[str, Any]) -> SocketRecord:

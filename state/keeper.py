@@ -6,6 +6,7 @@ waiting, and their late answers go to the ledger like all others.
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -23,6 +24,10 @@ from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal
 from natsup.state.outside import warning
 
 log = logging.getLogger("natsup.state")
+
+# Additions and removals: a gateway is asked one thing at a time, and what waits for its turn here
+# may be needless by then.
+_AT_ONCE = 8
 
 
 Work = Callable[[], Awaitable[None]]
@@ -122,6 +127,7 @@ class Keeper:
         self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
+        self._turns = trio.CapacityLimiter(_AT_ONCE)
         self._lost = trio.Event()
         self._looking = trio.Event()
         self._external: str | None = None  # "": it will not say
@@ -378,6 +384,21 @@ class Keeper:
     async def _request(self, request: Request) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two."""
         port = request.port
+        if isinstance(request, Check):
+            await self._request_now(request)
+            return
+        async with self._turns:
+            entry = self._ledger.entry(port)
+            if isinstance(request, Add) and not (entry is not None and entry.wanted):
+                self._carry_out(self._ledger.needless(port, self._clock()))
+            else:
+                answered = await self._request_now(request)
+                # One that does not answer is asked all: it has none wait long for others' answers.
+                self._turns.total_tokens = _AT_ONCE if answered else math.inf
+
+    async def _request_now(self, request: Request) -> bool:
+        """Was it answered?"""
+        port = request.port
         if isinstance(request, Remove):
             if points.STOP_AT:
                 points.reached("remove")
@@ -385,7 +406,8 @@ class Keeper:
             if points.STOP_AT:
                 points.reached("removed")
             log.info("%s: removal: %s", port, removal.value)
-            self._answers += removal is not Removal.FAILED
+            silent = removal is Removal.FAILED
+            self._answers += not silent
             self._happened(self._teller.removed(port, removal, self._clock()))
             effects = self._ledger.removed(port, removal, self._clock())
         else:
@@ -408,6 +430,7 @@ class Keeper:
             if silent:
                 self._lost.set()
         self._carry_out(effects)
+        return not silent
 
     def _point(self, request: Add | Check) -> str:
         if isinstance(request, Check):

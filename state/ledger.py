@@ -335,6 +335,12 @@ class Ledger:
             return [entry.note()]
         return self._settle(entry, now)
 
+    def needless(self, port: Port, now: float) -> list[Effect]:
+        """An `Add` was not carried out, because by its turn nobody wanted the port any more."""
+        entry = self._touch(port)
+        entry.under_way = None
+        return self._settle(entry, now)
+
     def _refused(self, entry: Entry, outcome: Conflict | Ignored | Unknown, now: float) -> None:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None

@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import trio
-
+from natsup.state import aside
 from natsup.state.gateway import Gateway, Neighbours, Pinholes, host, protocol_of
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
@@ -190,9 +189,7 @@ async def sweep(
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # In a thread: journals may be large, and a bind() must not wait for them to be read. Should
         # this task be cancelled, the thread does nothing that the lock is needed for.
-        records, living = await trio.to_thread.run_sync(
-            _read, directory, lives, abandon_on_cancel=True
-        )
+        records, living = await aside.run(_read, directory, lives, abandon_on_cancel=True)
     except BlockingIOError:
         report.left.append("another natsup is cleaning up just now")
         return report

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import trio
 
+from natsup.state import aside
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import closings, diag
 from natsup.supervisor.destroyed import KERNEL_PROTOCOLS, lists_bound
@@ -50,7 +51,7 @@ async def bound(sought: Sought, *, events: bool) -> Seen | None:
         found = await look(sought, events=events)
         if found is not None:
             return found
-        if trio.current_time() - begin > _PATIENCE and not await trio.to_thread.run_sync(
+        if trio.current_time() - begin > _PATIENCE and not await aside.run(
             _may_be_bound, sought, events
         ):
             return None
@@ -60,7 +61,7 @@ async def bound(sought: Sought, *, events: bool) -> Seen | None:
 async def look(sought: Sought, *, events: bool) -> Seen | None:
     """The socket, if the kernel lists it as bound to the address and port."""
     try:
-        return await trio.to_thread.run_sync(_by_events if events else _by_proc, sought)
+        return await aside.run(_by_events if events else _by_proc, sought)
     except OSError:
         return None
 
@@ -97,4 +98,4 @@ async def alive(sought: Sought, *, events: bool) -> bool:
     """Is a socket still there that was bound before it was watched?"""
     if await look(sought, events=events) is not None:
         return True
-    return await trio.to_thread.run_sync(_may_be_bound, sought, events)
+    return await aside.run(_may_be_bound, sought, events)

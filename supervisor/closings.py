@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence, Set
 
 import trio
 
+from natsup.state import aside
 from natsup.state.model import Port, Protocol
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.endings import Watched, port_is_free
@@ -116,7 +117,7 @@ class Closings:
             counts = Counter(one.port for one in watched)
             shared = {port for port, count in counts.items() if count > 1}
             try:
-                listed, still = await trio.to_thread.run_sync(_look_round, watched, shared)
+                listed, still = await aside.run(_look_round, watched, shared)
             except OSError as error:
                 if not self._complained:
                     log.warning("what has ended cannot be seen: %s", error.strerror)

@@ -20,12 +20,14 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 import trio
 
-from natsup.state.model import Port, Protocol
+from natsup.state import aside
+from natsup.state.model import Protocol
 from natsup.supervisor import diag
 from natsup.supervisor.endings import Watched, port_is_free
 from natsup.upnp import bpf
@@ -52,23 +54,24 @@ _STATES_OF_A_SERVER = 1 << _LISTEN | 1 << _BOUND_INACTIVE
 # have to be rebuilt at every change.
 _MOST_FILTERED = 400
 _WHOLE_MESSAGE = 0xFFFFFFFF
+_MOST_LISTINGS = 4  # of one port each, before everything is listed at once
 
 
 class Overflow(Exception):
     """Events were lost."""
 
 
-def filter_program(watched: Iterable[Watched]) -> bytes:
+def filter_program(watched: Collection[Watched]) -> bytes:
     """The BPF program that lets the events of these sockets through, and no others.
 
     Words are loaded in network order, while a cookie lies in the machine's own. The low half of
     the cookie is enough: what else has it costs a look in a table.
     """
+    if len(watched) > _MOST_FILTERED:
+        return bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
     singles = [w for w in watched if not w.multipath]
     ports = sorted({w.port.number for w in watched if w.multipath})
     lows = sorted({(w.cookie & 0xFFFFFFFF).to_bytes(4, sys.byteorder) for w in singles})
-    if len(lows) + len(ports) > _MOST_FILTERED:
-        return bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
     program = bpf.instruction(bpf.LD_WORD, diag.COOKIE_AT)
     for low in lows:
         program += bpf.instruction(bpf.JEQ, int.from_bytes(low, "big"), 0, 1)
@@ -92,6 +95,7 @@ class DestroyEvents:
         sock.bind((0, 0))  # without an address of its own it would get no multicasts
         self._socket = trio.socket.from_stdlib_socket(sock)
         self._watched: dict[int, Watched] = {}
+        self._wanted = Counter[int]()  # groups, by how many of the watched sockets are of each
         self._joined: set[int] = set()
         self._attached = b""
 
@@ -100,12 +104,21 @@ class DestroyEvents:
 
     def watch(self, watched: Watched) -> None:
         """From now on the end of this socket is reported. Raises OSError."""
+        self._forget(watched.cookie)
         self._watched[watched.cookie] = watched
+        self._wanted[_GROUPS[watched.domain, watched.port.protocol]] += 1
         self._adjust()
 
     def unwatch(self, cookie: int) -> None:
-        if self._watched.pop(cookie, None) is not None:
+        if self._forget(cookie):
             self._adjust()
+
+    def _forget(self, cookie: int) -> bool:
+        """Was it watched?"""
+        one = self._watched.pop(cookie, None)
+        if one is not None:
+            self._wanted[_GROUPS[one.domain, one.port.protocol]] -= 1
+        return one is not None
 
     def _adjust(self) -> None:
         """Make filter and groups what the watched sockets need, the filter first."""
@@ -113,7 +126,7 @@ class DestroyEvents:
         if program != self._attached:
             bpf.attach(self._socket, program)
             self._attached = program
-        wanted = {_GROUPS[w.domain, w.port.protocol] for w in self._watched.values()}
+        wanted = {group for group, count in self._wanted.items() if count}
         for group in wanted - self._joined:
             self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
             self._joined.add(group)
@@ -135,11 +148,13 @@ class DestroyEvents:
                 log.info("the kernel dropped events: looking at what is alive")
                 found = unsure = list(self._watched.values())
             if unsure:
-                dead = await self._look(unsure)
-                found = [one for one in found if one not in unsure or one in dead]
+                dead = set(await self._look(unsure))
+                alive = {one for one in unsure if one not in dead}
+                found = [one for one in found if one not in alive]
             if found:
                 for one in found:
-                    self.unwatch(one.cookie)
+                    self._forget(one.cookie)
+                self._adjust()
                 return found
 
     async def _receive(self) -> list[Watched]:
@@ -177,7 +192,7 @@ class DestroyEvents:
     async def _look(self, unsure: list[Watched]) -> list[Watched]:
         while True:
             try:
-                missing = await trio.to_thread.run_sync(unlisted, unsure)
+                missing = await aside.run(unlisted, unsure)
             except OSError as error:
                 log.warning("what has ended cannot be seen: %s", error.strerror)
                 await trio.sleep(_LOOK_AGAIN_SECONDS)
@@ -192,24 +207,29 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
-    listings: dict[tuple[int, Port], list[diag.Diag]] = {}
+    kinds: dict[tuple[int, Protocol], list[Watched]] = {}
     for one in watched:
-        key = (one.domain, one.port)
-        if key not in listings:
-            protocol = KERNEL_PROTOCOLS[one.port.protocol]
-            listings[key] = list(diag.dump(one.domain, protocol, port=one.port.number))
-    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port])]
+        kinds.setdefault((one.domain, one.port.protocol), []).append(one)
+    listed = {one for kind, some in kinds.items() for one in _listed(*kind, some)}
+    missing = [one for one in watched if one not in listed]
     bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
     return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
 
 
-def _listed(one: Watched, listing: list[diag.Diag]) -> bool:
-    if not one.multipath:
-        return any(found.cookie == one.cookie for found in listing)
-    return any(
-        found.port == one.port.number and 1 << found.state & _STATES_OF_A_SERVER
-        for found in listing
-    )
+def _listed(domain: int, protocol: Protocol, watched: Sequence[Watched]) -> Iterator[Watched]:
+    """Those that the kernel lists, of sockets of one kind. Of many ports all is read once: a
+    listing of one port has all sockets that are bound and do not listen, whatever their ports."""
+    ports = {one.port.number for one in watched}
+    cookies, servers = set[int](), set[int]()
+    for port in ports if len(ports) <= _MOST_LISTINGS else (0,):
+        for found in diag.dump(domain, KERNEL_PROTOCOLS[protocol], port=port):
+            if found.port in ports:
+                cookies.add(found.cookie)
+                if 1 << found.state & _STATES_OF_A_SERVER:
+                    servers.add(found.port)
+    for one in watched:
+        if one.port.number in servers if one.multipath else one.cookie in cookies:
+            yield one
 
 
 @cache

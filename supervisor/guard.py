@@ -87,16 +87,9 @@ def in_place(launcher: handover.End, page: Page) -> None:
         _Guard(Listener(listener_fd), page, None, -1).guard()  # the launcher has to end, too
         return
     launcher.close()
-    here, there = handover.pair()
-    try:
-        child = os.fork()
-    except OSError:
-        child = -1  # too many processes: everything passes, as when the supervisor has died
-    if child == 0:
-        here.close()
-        become_supervisor(listener_fd, page, there.fileno(), program=None)
-    there.close()
-    _Guard(Listener(listener_fd), page, here, child).guard()
+    guard = _Guard(Listener(listener_fd), page, None, -1)
+    guard.start(FIRST)
+    guard.guard()
 
 
 class _Guard:
@@ -113,6 +106,7 @@ class _Guard:
         self._follow(supervisor)
         self._served = control is not None  # does the supervisor take the calls?
         self._kept: list[int] = []
+        self._how = FIRST  # how a supervisor comes to the session, if it is started here
         self._done = False  # has it said that all is cleaned up?
         self._last = False  # is no other supervisor to follow?
         self._gave_up = False
@@ -155,7 +149,7 @@ class _Guard:
         if control in ready:
             self._hear()
         if self._restart_at is not None and self._restart_at <= time.monotonic():
-            self._restart()
+            self.start(self._how)
         return ready
 
     def _hear(self) -> None:
@@ -195,9 +189,12 @@ class _Guard:
                 self._listener.let_pass(last)
         self._served = False
         if not self._done and not self._last:
-            self._restart_at = self._restarts.ended(time.monotonic())
-            if self._restart_at is None:
-                self._give_up()
+            self._plan_start()
+
+    def _plan_start(self) -> None:
+        self._restart_at = self._restarts.ended(time.monotonic())
+        if self._restart_at is None:
+            self._give_up()
 
     def _follow(self, supervisor: int) -> None:
         """This is the supervisor from now on; -1: none."""
@@ -219,15 +216,24 @@ class _Guard:
                 os.waitpid(self._supervisor, 0)
         self._supervisor = self._supervisor_end = -1
 
-    def _restart(self) -> None:
-        """Start another supervisor on the same listener."""
+    def start(self, how: str) -> None:
+        """Start a supervisor. Without descriptors or processes for it, that is tried again later,
+        and everything passes, as when it has died."""
         self._restart_at = None
         self._restarts.began(time.monotonic())
-        here, there = handover.pair()
+        ends: tuple[handover.End, ...] = ()
         try:
+            here, there = ends = handover.pair()
             child = os.fork()
         except OSError:
-            child = -1
+            for end in ends:
+                end.close()
+            self._served = False
+            self._how = how
+            self._plan_start()
+            return
+        self._how = AFTER
+        self._served = how == FIRST
         if child == 0:
             try:
                 here.close()
@@ -238,13 +244,13 @@ class _Guard:
                     there.fileno(),
                     program=None,
                     journals=self._kept,
-                    how=AFTER,
+                    how=how,
                 )
             finally:
                 os._exit(1)
         there.close()
         self._follow(child)
-        self._control = here  # if there was no child to fork, this is the end of the stream again
+        self._control = here
 
     def _leave(self, keep: Collection[int]) -> None:
         """In a fresh child, which is to become a supervisor: leave the program's company."""

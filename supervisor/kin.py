@@ -57,7 +57,11 @@ class Kin:
         log.warning("the guard has gone: starting another one")
         self._restarts.began(trio.current_time())
         before = self.control
-        self.control, there = handover.pair()
+        try:
+            self.control, there = handover.pair()
+        except OSError as error:
+            log.warning("no guard can be started: %s", error.strerror)
+            return  # the end of the stream is still to be heard
         before.close()
         self.control.setblocking(False)
         try:

@@ -17,6 +17,8 @@ being removed before its lease ends, and delay a new one by a second, and nothin
 import contextlib
 import errno
 import logging
+import math
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ from natsup.state.model import Port
 log = logging.getLogger("natsup.session")
 
 _NAMES = "/proc/net/unix"
+_SPARE = 256  # descriptors for calls and for the router, for which they are more useful
 _PATIENCE = 1.0  # seconds for another session's removal, which takes some hundredths
 
 
@@ -47,6 +50,8 @@ class Announcements:
     def __init__(self, session: str) -> None:
         self._session = session
         self._sockets: dict[Port, socket.socket] = {}
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = math.inf if limit < 0 else max(limit - _SPARE, limit // 2)
 
     def announce(self, port: Port) -> None:
         """See `Neighbours.announce`."""
@@ -62,6 +67,9 @@ class Announcements:
         except OSError as error:
             log.debug("%s cannot be announced: %s", port, error.strerror)
             sock.close()
+            return
+        if sock.fileno() >= self._most:
+            sock.close()
         else:
             self._sockets[port] = sock
 
@@ -73,13 +81,14 @@ class Announcements:
 
     def want(self, port: Port) -> bool:
         """Does another session want it?"""
-        start = f"@{_prefix(port)}"
+        start = f" @{_prefix(port)}".encode()
         try:
-            with open(_NAMES, encoding="utf-8", errors="replace") as file:
-                names = [line.split()[-1] for line in file]
+            with open(_NAMES, "rb", buffering=0) as file:
+                text = file.read()
         except OSError:
             return False
-        return any(name.startswith(start) and name != start + self._session for name in names)
+        # A session has a name for each of its ports: thousands, perhaps.
+        return text.count(start) > text.count(start + self._session.encode() + b"\n")
 
     @contextlib.contextmanager
     def removing(self, port: Port) -> Iterator[bool]:

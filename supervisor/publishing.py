@@ -32,7 +32,7 @@ from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen, unreserved
 from natsup.supervisor.takeover import record_of
-from natsup.supervisor.target import cookie, program
+from natsup.supervisor.target import EXHAUSTED, cookie, program
 from natsup.supervisor.verdict import Publish, publishable
 from natsup.supervisor.wishes import Wishes
 
@@ -42,7 +42,7 @@ _LOOK_AT_CALLER_SECONDS = 0.05
 _EPHEMERAL_TRIES = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Held:
     """A call that is being served: how to give it up, and when that has been done."""
 
@@ -85,9 +85,11 @@ class Publisher:
         self._endings = endings
         self._events = events
         self._claimed = claimed
-        self._held: list[Held] = []
+        self._exhausted = False  # has it been said that there is nothing to reserve ports with?
+        self._held: dict[Call, Held] = {}  # in the order in which they came
         self._idle = trio.Event()
         self._idle.set()
+        self._busy = trio.Event()  # the opposite
 
     async def idle(self) -> None:
         """Wait until no call is being served."""
@@ -95,18 +97,15 @@ class Publisher:
 
     async def serve(self, call: Call) -> None:
         """From the receiver to the answer, whatever happens."""
-        held = Held(call, trio.CancelScope(), trio.Event())
-        self._held.append(held)
+        held = self._held[call] = Held(call, trio.CancelScope(), trio.Event())
         if self._idle.is_set():
             self._idle = trio.Event()
+            self._busy.set()
         if points.STOP_AT:
             points.reached("take")
         try:
             with held.scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch_caller, held)
-                    await self._publish(call)
-                    nursery.cancel_scope.cancel()
+                await self._publish(call)
         except Exception:
             log.exception("%s: a call failed", call)
         finally:
@@ -115,17 +114,21 @@ class Publisher:
             if not call.answered:
                 self._listener.let_pass(call.notification)
             self._drop(call)
-            self._held.remove(held)
+            del self._held[call]
             held.done.set()
             if not self._held:
                 self._idle.set()
+                self._busy = trio.Event()
 
-    async def _watch_caller(self, held: Held) -> None:
-        """Give the call up once nobody waits for its answer any more: the kernel does not tell."""
-        while self._listener.valid(held.call.notification):  # noqa: ASYNC110 - that is why
+    async def watch_callers(self) -> None:
+        """Give calls up once nobody waits for their answers any more: the kernel does not tell.
+        Until cancelled. One task for all, because a thousand may wait."""
+        while True:
+            await self._busy.wait()
             await trio.sleep(_LOOK_AT_CALLER_SECONDS)
-        if not held.call.answered:
-            held.scope.cancel()
+            for call, held in self._held.items():
+                if not (call.answered or self._listener.valid(call.notification)):
+                    held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
         """Reserve, ask, bind, answer. Returns without an answer where the call is to pass.
@@ -134,13 +137,16 @@ class Publisher:
         chooses a new one each time. Where none is found in a few tries, and in the time that any
         call may take, the call passes: without natsup a bind() of port 0 does not fail.
         """
-        if call.sock is None and call.address.ipv4 is None and call.wanted.port is not None:
-            if self._settings["dry_run"]:
-                log.info("%s would be published for %s", call.wanted.port, call)
-                return
-            await self._pass_and_publish(call, call.wanted.port)
-            return
         fixed = call.wanted.port
+        unseen = call.sock is None and call.address.ipv4 is None
+        if fixed is not None and (unseen or call.answered):
+            if self._settings["dry_run"]:
+                log.info("%s would be published for %s", fixed, call)
+            elif call.answered:
+                await self._publish_passed(call, _sought(call, fixed, call.cookie))
+            else:
+                await self._pass_and_publish(call, fixed)
+            return
         until: float | None = None
         with contextlib.ExitStack() as reserved:
             for _ in range(_EPHEMERAL_TRIES):
@@ -198,6 +204,9 @@ class Publisher:
                 return reserve(call.sock, call.address.raw)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
+                    if error.errno in EXHAUSTED and not self._exhausted:
+                        log.warning("binds pass, and are not published: %s", error.strerror)
+                        self._exhausted = True
                     return None
             if call.sock is None and call.wanted.port and self._wanted(call.wanted.port):
                 return unreserved(call.address.raw)  # one of several sockets of one port, perhaps
@@ -205,7 +214,7 @@ class Publisher:
             # interrupted, and makes its call again just now.
             dead = [
                 held
-                for held in self._held
+                for held in self._held.values()
                 if held.call is not call
                 and not held.call.answered
                 and held.call.address.port == call.address.port
@@ -213,7 +222,7 @@ class Publisher:
             ]
             # Or for another thread's bind of the same socket. Who comes second is to hear from the
             # kernel that it is bound; waiting for those before alone, no two wait for each other.
-            before = takewhile(lambda held: held.call is not call, self._held)
+            before = takewhile(lambda held: held.call is not call, self._held.values())
             same = [
                 held
                 for held in before
@@ -319,8 +328,12 @@ class Publisher:
         """Let the kernel carry a call out, and publish the port then: of an IPv6 socket that cannot
         be copied it is not known before whether it takes IPv4, too."""
         sought = self._let_pass(call, port, None)
-        if sought is None:
-            return
+        if sought is not None:
+            await self._publish_passed(call, sought)
+
+    async def _publish_passed(self, call: Call, sought: Sought) -> None:
+        """Publish what the kernel makes of a call that was let pass."""
+        port = sought.port
         seen = await afterwards.bound(sought, events=self._events)
         if seen is None:
             return
@@ -331,16 +344,11 @@ class Publisher:
 
     def _let_pass(self, call: Call, port: Port, reservation: Reservation | None) -> Sought | None:
         """Let a call pass that is looked at afterwards; None if nobody waits for it any more."""
-        number = None
-        if call.sock is not None:
-            number = cookie(call.sock)
-            call.sock.close()
         if reservation is not None:
             reservation.let_go()
-        call.answered = True
-        passed = self._listener.let_pass(call.notification)
+        passed = call.let_pass(self._listener)
         self._drop(call)
-        return _sought(call, port, number) if passed else None
+        return _sought(call, port, call.cookie) if passed else None
 
     async def _claim_seen(
         self, call: Call, sought: Sought, seen: Seen, wish: Wish | Wishes

@@ -20,9 +20,10 @@ from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.glimpse import Kind, glimpse, kind_of
 from natsup.supervisor.listener import Listener, is_probe
-from natsup.supervisor.page import Page, Unanswered
+from natsup.supervisor.page import SLOTS, Page, Unanswered
 from natsup.supervisor.sockaddr import LONGEST, SHORTEST_INET, Address, read
 from natsup.supervisor.target import (
+    EXHAUSTED,
     Inspector,
     Memory,
     Unreachable,
@@ -36,18 +37,21 @@ log = logging.getLogger("natsup.calls")
 
 _MOST_KNOWN = 1024  # clients that wait for the session to tell of them
 _MOST_SAID = 100
+_MOST_WAITING = 4096  # calls that the session has not heard of yet
 
 
 class Call:
     """A bind() that natsup acts on. It owns ``sock``, a copy of the program's descriptor, if any.
 
     ``on_behalf``: natsup may bind the program's socket itself; else the call is passed in the end,
-    and what came of it is looked at afterwards.
+    and what came of it is looked at afterwards. ``slot``: in the page; without one it has been
+    passed already.
     """
 
     __slots__ = (
         "address",
         "answered",
+        "cookie",
         "kind",
         "name",
         "notification",
@@ -81,9 +85,20 @@ class Call:
         self.wanted = wanted
         self.on_behalf = on_behalf
         self.answered = False
+        self.cookie: int | None = (
+            None  # of its socket, once that copy is closed, where there was one
+        )
 
     def __str__(self) -> str:
         return f"{self.name} (pid {self.process})"
+
+    def let_pass(self, listener: Listener) -> bool:
+        """Leave it to the kernel. False: nobody waits for it any more."""
+        if self.sock is not None:
+            self.cookie = cookie(self.sock)
+            self.sock.close()  # first: it would keep the port from the program
+        self.answered = True
+        return listener.let_pass(self.notification)
 
 
 class Receiver:
@@ -171,11 +186,24 @@ class Receiver:
                     taken = False
                 else:
                     taken = self._consider(notification, tid, number, arch, received[6:])
-        except Exception:
-            log.exception("a call could not be judged and was passed")
+        except Exception as error:
+            self._say_unjudged(error)
             taken = False
         if not taken:
             self._listener.let_pass(notification)
+
+    def _say_unjudged(self, error: Exception) -> None:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in EXHAUSTED:
+            why = getattr(error, "strerror", None) or "no memory"
+            self._say(
+                "exhausted",
+                logging.WARNING,
+                f"binds pass, and are not published, for as long as natsup lacks what it takes to"
+                f" look at them: {why}",
+            )
+        elif repr(error) not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(repr(error))
+            log.error("a call could not be judged and was passed", exc_info=error)
 
     def _notice(self, number: int, tid: int) -> None:
         """The program does something that changes what natsup can do for it."""
@@ -239,7 +267,9 @@ class Receiver:
         try:
             try:
                 facts = self._inspector.facts(sock, tid)
-            except OSError:
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    raise
                 return False
             verdict = judge_socket(address, facts, self.rules)
             if isinstance(verdict, Pass):
@@ -291,20 +321,22 @@ class Receiver:
             return self._passing(tid, address, Pass("port 0, and not to be bound by natsup"))
         slot = self._page.keep(notification, tid, fd)
         if slot is None:
-            return False
-        self.taken.append(
-            Call(
-                notification,
-                slot,
-                process,
-                name,
-                sock,
-                kind,
-                address,
-                wanted,
-                on_behalf=on_behalf,
+            # Were it held, it would be lost with this process. It passes, and is published then.
+            self._say(
+                "full",
+                logging.WARNING,
+                f"{SLOTS} binds wait for the router: others are left to the kernel, and published"
+                " for what it makes of them",
             )
+            if wanted.port is None or len(self.taken) >= _MOST_WAITING:
+                return False
+            on_behalf = False
+        call = Call(
+            notification, slot, process, name, sock, kind, address, wanted, on_behalf=on_behalf
         )
+        if slot is None and not call.let_pass(self._listener):
+            return True  # the caller has gone
+        self.taken.append(call)
         os.eventfd_write(self.wake, 1)
         return True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from natsup.state import points
+from natsup.state import aside, points
 from natsup.state.history import History
 from natsup.state.journal import Header, Journal, SessionRecord, default_directory
 from natsup.state.keeper import Keeper
@@ -83,6 +83,11 @@ def serve(
             os.close(fd)
     journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
     history = History(folder, session, command)
+    if journals is not None and resumed is None:
+        log.warning(
+            "the journal of this session is lost: its ports stay on the router until their lease"
+            " ends; further ones are published as always"
+        )
     if journals is None:
         log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):
@@ -235,10 +240,11 @@ class Session:
             )
             if points.STOP_AT:
                 points.reached("restored")
-        meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
+        meanwhile = await aside.run(self._bound_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
+            nursery.start_soon(publisher.watch_callers)
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
                 nursery.start_soon(self._pinholes.run)

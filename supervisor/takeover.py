@@ -8,10 +8,11 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
+from natsup.state import aside
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
 from natsup.state.model import Port
@@ -61,12 +62,14 @@ async def resume(
     """Go on with the ports of a session, for those of its sockets that live. ``events``: whether
     sock_diag(7) is to be had."""
     holders: dict[Port, list[int]] = {}
+    sockets = {known.cookie: sought(known) for known in record.sockets.values()}
+    if endings is not None:
+        for number, socket in sockets.items():
+            endings.watch(socket.watched(number))  # first, so that no end is missed
+    listed = await aside.run(_listed, sockets, events)
     for known in record.sockets.values():
-        socket = sought(known)
-        watched = socket.watched(known.cookie)
-        if endings is not None:
-            endings.watch(watched)  # first, so that no end is missed
-        if await afterwards.alive(socket, events=events):
+        socket = sockets[known.cookie]
+        if known.cookie in listed or await afterwards.alive(socket, events=events):
             for port in known.ports:
                 holders.setdefault(Port.read(port), []).append(known.cookie)
             continue
@@ -88,6 +91,19 @@ async def resume(
         "the session goes on after another supervisor's end: %s",
         ", ".join(_told(holders)) or "no port is in use",
     )
+
+
+def _listed(sockets: Mapping[int, Sought], events: bool) -> set[int]:
+    """Those whom the kernel lists as they were, by their cookies: all at once, for there may be
+    thousands. It blocks. The others need a closer look."""
+    found = set[int]()
+    for domain, transport in {(one.kind.domain, one.port.protocol) for one in sockets.values()}:
+        with contextlib.suppress(OSError):
+            for seen in diag.dump(domain, KERNEL_PROTOCOLS[transport]) if events else ():
+                known = sockets.get(seen.cookie)
+                if known and (known.port.number, known.kind.inode) == (seen.port, seen.inode):
+                    found.add(seen.cookie)
+    return found
 
 
 def bound_meanwhile(

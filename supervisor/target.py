@@ -21,6 +21,10 @@ _INT32 = 1 << 31
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python has no name for it
 
 
+# Errors that say nothing of the program: natsup has no descriptors left, or the machine no memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
 class Unreachable(Exception):
     """The kernel does not let natsup look into the program: the call has to be passed."""
 
@@ -75,6 +79,8 @@ def _read_file(tid: int, address: int, length: int) -> bytes:
     except (FileNotFoundError, ProcessLookupError):  # the caller has gone
         return b""
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise Unreachable(error.strerror) from error
     try:
         return os.pread(fd, length, address)
@@ -100,6 +106,8 @@ def borrow(listener: Listener, notification_id: int, tid: int, fd: int) -> socke
     except OSError as error:
         if error.errno in (errno.EBADF, errno.ESRCH):
             return None
+        if error.errno in EXHAUSTED:
+            raise
         raise Unreachable(error.strerror) from error
     finally:
         os.close(pidfd)
@@ -124,6 +132,8 @@ def thread_pidfd(tid: int) -> int:
     except ProcessLookupError:
         raise
     except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise Unreachable(error.strerror) from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from natsup.state import aside
 from natsup.upnp import ssdp, trust
 from natsup.upnp.description import Condition, Service, Unreadable, best, services
 from natsup.upnp.network import Network, NoGateway, look, towards
@@ -177,7 +178,7 @@ async def _send(sock: trio.socket.SocketType, network: Network) -> None:
 async def _open(location: trust.Url, network: Network) -> "Igd | NoGateway":
     """Fetch a description and make a gateway of its best service."""
     # Slow, and not needed before a router has answered; calls are served meanwhile.
-    await trio.to_thread.run_sync(import_module, "natsup.upnp.igd")
+    await aside.run(import_module, "natsup.upnp.igd")
     from natsup.upnp.igd import Igd
     from natsup.upnp.requester import Requester, RequestFailed
 

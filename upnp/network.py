@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
-import trio
-
+from natsup.state import aside
 from natsup.upnp.procnet import Files
 from natsup.upnp.rtnetlink import EVERYTHING, HALVES, Kernel, Path
 
@@ -116,13 +115,13 @@ def halved(paths: Iterable[Path]) -> list[Route]:
 
 async def look(interface: str | None = None) -> Network | NoGateway:
     """The network as it is now."""
-    return await trio.to_thread.run_sync(_look, interface)
+    return await aside.run(_look, interface)
 
 
 async def towards(host: str, interface: str | None = None) -> Network | NoGateway:
     """The network as it is now, with ``host``, an IPv4 address, for its gateway, reached by
     ``interface``."""
-    return await trio.to_thread.run_sync(_towards, host, interface)
+    return await aside.run(_towards, host, interface)
 
 
 def read(find: Callable[[Kernel | Files], _T]) -> _T:

@@ -29,13 +29,16 @@ from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
 _CHUNK = 16 * 1024
+_PARTS_AT_MOST = 4096  # of a body: reading thousands of chunks of a byte each takes too long
+_ANNOUNCED_AT_MOST = 16  # answers with a status of 1xx, before the one that counts
+_ENDLESS = "the router's answer has no end"
 # Where a document without a length ends, for routers that then keep the connection open
 _ENDS = re.compile(rb"</(?:[\w.-]{1,32}:)?(?:Envelope|root)\s{0,8}>\s{0,8}\Z", re.IGNORECASE)
 
 
 class RequestFailed(Exception):
     """``sent``: the router may have carried the request out. ``silent``: there was no answer, or
-    not all of it in time; else there was one that cannot be read."""
+    not all of it in time, or nothing but beginnings; else there was one that cannot be read."""
 
     def __init__(self, reason: str, *, sent: bool, silent: bool = True) -> None:
         super().__init__(reason)
@@ -187,7 +190,7 @@ class Requester(UpnpRequester):
         assert stream is not None
         assert http is not None
         await stream.send_all(data)
-        status, size, framed = 0, 0, True
+        status, size, announced, framed = 0, 0, 0, True
         parts: list[bytes] = []
         while True:
             event = http.next_event()
@@ -197,15 +200,21 @@ class Requester(UpnpRequester):
                     raise trio.BrokenResourceError("closed before the answer")
                 self._heard = True
                 http.receive_data(more)
+            elif isinstance(event, h11.InformationalResponse):
+                announced += 1
+                if announced > _ANNOUNCED_AT_MOST:
+                    raise RequestFailed(_ENDLESS, sent=True)
             elif isinstance(event, h11.Response):
                 status = event.status_code
                 names = {name for name, _ in event.headers}
                 framed = bool(names & {b"content-length", b"transfer-encoding"})
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > self._at_most:
-                    raise RequestFailed("the router's answer has no end", sent=True, silent=False)
                 parts.append(bytes(event.data))
+                if size > self._at_most:
+                    raise RequestFailed(_ENDLESS, sent=True, silent=False)  # a page for people?
+                if len(parts) > _PARTS_AT_MOST:
+                    raise RequestFailed(_ENDLESS, sent=True)
                 if not framed and _ENDS.search(b"".join(parts[-64:])[-64:]):
                     break
             elif isinstance(event, h11.EndOfMessage):

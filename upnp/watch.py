@@ -34,6 +34,7 @@ _SOON = 600.0  # seconds
 _MOST_VOICES = 16
 _TRUSTED = 1800.0  # seconds after which what was heard is to be heard again (section 1.2.2)
 _REOPEN = 60.0  # seconds until it is tried again to hear the router
+_BREATH = 0.01  # between two things that are heard: of a flood the kernel drops the rest
 _SETTLING = 1.0  # seconds: a router tells the same of each of its devices and services
 
 
@@ -221,6 +222,7 @@ class _Watcher:
                         if said is not None:
                             self._watch.hear_unasked(said, trio.current_time())
                             self._heard.set()
+                        await trio.sleep(_BREATH)
             except PermissionError:
                 log.debug("without CAP_NET_RAW the router is asked, and not heard")
                 return

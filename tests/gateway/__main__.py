@@ -31,6 +31,9 @@ async def do(gateway: Gateway, nursery: trio.Nursery, command: dict[str, Any]) -
         gateway.stop()
     if "start" in command:
         await nursery.start(gateway.serve, command["start"])
+    for number in range(command.get("flood", 0)):  # each as if it had just been restarted
+        gateway.quirks.bootid = number + 1000
+        await gateway.tell("alive")
     if "tell" in command:
         await gateway.tell(command["tell"])
 

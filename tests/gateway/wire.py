@@ -41,8 +41,17 @@ FRAMINGS: dict[str, Callable[[int, bytes], bytes]] = {
 }
 _CLOSING = ("says close", "http 1.0", "huge", "long header")
 
+# What is sent again and again, without an end: what comes first, and the rest
+_CHUNKED = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n"
+_FLOODS = {
+    "continue for ever": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "small chunks": (_CHUNKED, b"1\r\nx\r\n" * 1000),
+    "blank lines": (b"", b"\r\n" * 1000),
+    "headers": (b"HTTP/1.1 200 X\r\n", b"X: y\r\n" * 1000),
+}
+
 # What is done in place of answering, or with the answer
-MANNERS = ("silent", "drip", "reset", "hang up", "endless")
+MANNERS = ("silent", "drip", "reset", "hang up", "endless", *_FLOODS)
 
 
 def _split(body: bytes) -> list[bytes]:
@@ -109,6 +118,11 @@ async def answer(
             await stream.send_all(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n")
             while True:
                 await stream.send_all(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+        if manner in _FLOODS:
+            beginning, more = _FLOODS[manner]
+            await stream.send_all(beginning)
+            while True:
+                await stream.send_all(more)
         if manner == "drip":
             for byte in data:
                 await stream.send_all(bytes([byte]))

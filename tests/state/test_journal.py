@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from natsup.state.journal import (
 )
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port, Protocol
+from natsup.state.sweep import Place, leftovers
 
 HEADER = Header("4f2a-1", pid=1234, command=["rtorrent", "-n"], started=1000.0)
 GATEWAY = GatewayRecord("upnp", "http://192.168.77.1:5000/x", "192.168.77.2", "11.22.33.1")
@@ -446,3 +448,45 @@ def test_a_socket_that_cannot_be_read_is_passed_over(wrong: dict[str, object]) -
     session = replay(lines)
     assert session is not None
     assert session.sockets == {}
+
+
+_ODD = [
+    "Infinity",
+    "NaN",
+    "null",
+    "[]",
+    "{}",
+    '"x"',
+    "-1",
+    "1e999",
+    "[" * 3000,
+    '"\\ud800"',
+    "true",
+]
+
+
+@pytest.mark.parametrize("odd", _ODD, ids=lambda odd: odd[:10])
+def test_no_value_in_a_journal_is_an_error(tmp_path: Path, odd: str) -> None:
+    """Whatever stands in the place of any value: that line is passed over, or read somehow."""
+    journal = Journal.create(tmp_path, HEADER)
+    journal.gateway(GatewayRecord("upnp", "http://192.168.77.1/x", "192.168.77.2", None))
+    journal.note(Note(PORT, State.MAPPED, "", 10.0, 1, True), now=0.0, wall=0.0)
+    journal.socket(SocketRecord(7, [str(PORT)], "00000000", 2, 6, 8, 9, "x"))
+    journal.client(ClientRecord("x", 5, "y"), wall=0.0)
+    journal.io_uring("x", 5, wall=0.0)
+    journal.supervisor(9, 1)
+    (path,) = tmp_path.glob("sessions/*")
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    for line in lines:
+        found = list(re.finditer(rb'(?<=: )("[^"]*"|-?[\d.]+|null|true|false)', line))
+        for at in found:
+            broken = line[: at.start()] + odd.encode() + line[at.end() :]
+            path.write_bytes(b"".join([header, *lines, broken]))
+            (session,) = sessions(tmp_path)
+            session.alive = False
+            for location in ("http://192.168.77.1/x", "x"):
+                place = Place(location, "192.168.77.2")
+                leftovers([session], mappings=place, pinholes={"upnp": place}, wall=1.0)
+            resumed = Journal.resume([journal.fileno() or -1])
+            assert resumed is not None
+    journal.end(left=False)

@@ -466,3 +466,22 @@ async def test_an_end_without_an_answer_is_remembered(
     begin = trio.current_time()
     assert not await keeper.close(5)
     assert trio.current_time() == begin  # there is nothing to wait for
+
+
+async def test_what_nobody_wants_by_its_turn_is_not_asked_for(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    """A crowd of short binders is over before a slow router has come to most of them."""
+    router = Router(delay=1.0)
+    keeper.gateway_found(router)
+    for number in range(100):
+        with keeper.wish(Port(Protocol.TCP, 7000 + number)) as wish:
+            wish.claim(number)
+    await trio.sleep(0.5)
+    for number in range(100):
+        keeper.release(number)
+    await trio.sleep(60)
+    added = [word for word in router.asked if word.startswith("add")]
+    assert 0 < len(added) < 20
+    assert len(router.asked) == 2 * len(added)
+    assert not list(keeper._ledger)

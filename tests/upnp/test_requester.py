@@ -117,6 +117,18 @@ async def test_an_endless_body_is_left_at_the_cap() -> None:
         assert not caught.value.silent
 
 
+async def test_nothing_but_beginnings_is_silence() -> None:
+    async def flood(stream: trio.SocketStream, number: int) -> None:
+        await head(stream)
+        while True:
+            await stream.send_all(1000 * b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    async with server(flood) as url, requester() as http:
+        with pytest.raises(RequestFailed, match="no end") as caught:
+            await http.get(url, seconds=60)
+        assert caught.value.silent
+
+
 async def test_a_redirection_is_not_followed() -> None:
     asked = []
 

@@ -117,10 +117,10 @@ def loses_the_dead() -> None:
     from natsup.supervisor.listener import Listener
     from natsup.supervisor.publishing import Publisher
 
-    async def watch_caller(self: Any, held: Any) -> None:
+    async def watch_callers(self: Any) -> None:
         await trio.sleep_forever()
 
-    Publisher._watch_caller = watch_caller  # type: ignore[method-assign]
+    Publisher.watch_callers = watch_callers  # type: ignore[method-assign]
     Listener.valid = lambda self, notification_id: True  # type: ignore[method-assign]
 
 

@@ -1,0 +1,141 @@
+"""Loads of any size: each is held, checked, and told as a row of figures."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.gateway.remote import Remote
+from tests.lab.lab import Lab
+from tests.load.loads import FIRST, Footprint, Loaded, build, table
+
+_FLAT = 1 << 20  # bytes that a supervisor may grow by once it has warmed up
+_FEW = 12  # descriptors that come and go: connections, timers, searches
+TIMEOUT, STARTUP = 0.5, 2.0  # natsup's own defaults
+
+
+@dataclass(frozen=True)
+class Row:
+    """``binds`` that were all answered; ``median`` and ``worst`` in seconds; ``settled``: seconds
+    until the router's table was right; ``before`` and ``after`` it all, with as much held."""
+
+    name: str
+    binds: int
+    median: float
+    worst: float
+    settled: float
+    before: Footprint
+    after: Footprint
+
+    HEADINGS = "| load | binds | median | worst | table right after | memory | descriptors |"
+
+    def __str__(self) -> str:
+        memory, then = self.before.memory / 1e6, self.after.memory / 1e6
+        return (
+            f"| {self.name} | {self.binds:,} | {self.median * 1000:.1f} ms |"
+            f" {self.worst * 1000:.0f} ms | {self.settled:.1f} s | {memory:.1f}, then {then:.1f} MB"
+            f" | {self.before.descriptors}, then {self.after.descriptors} |"
+        )
+
+
+class House:
+    """A lab with the fake gateway, whose answers take some milliseconds, and a compiled load.c."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab = lab
+        self.folder = folder
+        self.remote = Remote(lab)
+        self.program = build(folder)
+        self._count = 0
+
+    def start(self, *words: str, options: tuple[str, ...] = ()) -> Loaded:
+        """load.c with these words, in a session with a state folder of its own."""
+        self.remote.do(reset=True, clear=True, forget=True)
+        self._count += 1
+        folder = self.folder / str(self._count)
+        folder.mkdir()
+        return Loaded(self.lab, folder, [self.program, *words], *options)
+
+    def until(self, ports: set[int], seconds: float = 300) -> float:
+        """Wait until the router forwards these ports and no others. Returns how long that took."""
+        began = time.monotonic()
+        self.lab.wait_for(lambda: table(self.remote) == ports, seconds)
+        return time.monotonic() - began
+
+
+def _all(said: dict[str, float]) -> None:
+    assert (said["unanswered"], said["failed"]) == (0, 0), said
+
+
+def bomb(house: House, processes: int, binds: int) -> Row:
+    """Processes that bind and close one port after the other."""
+    load = house.start("bomb", str(processes), str(binds), str(FIRST))
+    before = load.footprint()
+    said = load.line()
+    _all(said)
+    load.process.wait(60)
+    settled = house.until(set())
+    row = Row("short binders", int(said["binds"]), said["median"], said["worst"], settled, before,
+              before)  # fmt: skip
+    load.end()
+    return row
+
+
+def threads(house: House, count: int) -> Row:
+    """Threads that all bind at once; more than the page has slots, perhaps."""
+    load = house.start("threads", str(count), str(FIRST))
+    said = load.line()
+    _all(said)
+    settled = house.until(set(range(FIRST, FIRST + count)))
+    before = load.footprint()
+    assert before.descriptors < count + 100
+    load.tell()
+    load.line()
+    house.until(set())
+    row = Row("threads at once", count, said["median"], said["worst"], settled, before,
+              load.footprint())  # fmt: skip
+    assert row.after.descriptors < 100, row
+    load.end()
+    return row
+
+
+def held(house: House, count: int) -> Row:
+    """Sockets that are kept, and all closed while the supervisor is not looking: the queue of the
+    kernel's events overflows."""
+    load = house.start("held", str(count), str(FIRST), options=("--timeout", "5"))
+    said = load.line()
+    _all(said)
+    house.until(set(range(FIRST, FIRST + count)))
+    before = load.footprint()
+    os.kill(load.supervisor, signal.SIGSTOP)
+    load.tell()
+    load.line()
+    os.kill(load.supervisor, signal.SIGCONT)
+    settled = house.until(set())
+    row = Row("held, then closed at once", count, said["median"], said["worst"], settled, before,
+              load.footprint())  # fmt: skip
+    assert "the kernel dropped events" in load.log()
+    assert row.after.descriptors < 100, row
+    load.end()
+    return row
+
+
+def soak(house: House, seconds: float, warm: float) -> Row:
+    """Short binders for as long as that; a bind that is kept sees to it that the session goes on.
+    What there is after ``warm`` seconds is compared with what there is in the end."""
+    load = house.start("soak", str(FIRST))
+    time.sleep(warm)  # it works all the while
+    before = load.footprint()
+    time.sleep(seconds)
+    after = load.footprint()
+    load.tell()
+    said = load.line()
+    _all(said)
+    settled = house.until(set())
+    assert after.memory - before.memory < _FLAT, (before, after)
+    assert abs(after.descriptors - before.descriptors) < _FEW, (before, after)
+    assert said["worst"] < STARTUP + TIMEOUT + 1
+    load.end()
+    return Row(f"soak of {seconds / 60:.1f} min", int(said["binds"]), said["median"], said["worst"],
+               settled, before, after)  # fmt: skip
