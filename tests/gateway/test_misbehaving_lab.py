@@ -16,7 +16,7 @@ from tests.lab.program import Program
 
 _BUDGET = 0.5  # seconds
 _MACHINE = 1.5  # that a busy one may add to it
-_HUNDRED = 100
+_HUNDRED, _FEW = 100, 20
 _MEDIAN, _SLOWEST = 0.02, 1.0  # seconds of a bind that natsup lets pass, also on a busy machine
 _BOUND = 8 << 20  # bytes that the supervisor may take for it
 _AWHILE = 1.0  # seconds
@@ -89,16 +89,9 @@ BAD: list[dict[str, object]] = [
     {"manners": {"*": "silent"}},
     {"manners": {"*": "drip"}},
     {"manners": {"*": "continue for ever"}},
-    {"manners": {"*": "small chunks"}},
-    {"manners": {"*": "blank lines"}},
     {"manners": {"*": "headers"}},
-    {"manners": {"*": "reset"}},
 ]
-ANSWERS: list[dict[str, object]] = [
-    {"manners": {"*": "endless"}},
-    {"framing": "huge"},
-    {"framing": "long header"},
-]
+ANSWERS: list[dict[str, object]] = [{"framing": "huge"}]
 
 
 @pytest.mark.parametrize(
@@ -112,15 +105,16 @@ def test_a_hundred_binds_wait_for_a_few_budgets(
     remote.do(forget=True, quirks=quirks)
     program.do("passing = Passing()")
     program.do("passing.start()")
-    total, worst = program.do(f"hundred(7000, {_HUNDRED})")
+    answers = quirks in ANSWERS  # each bind hears a no that cannot be read, and soon
+    count = _FEW if answers else _HUNDRED
+    total, worst = program.do(f"hundred(7000, {count})")
     used = processor(supervisor)
     time.sleep(_AWHILE)  # what it does in the background is to be seen, too
     used = processor(supervisor) - used
     print(f"{quirks}: {total=} {worst=} {used=} {memory(supervisor) - before}")
     median, slowest = program.do("passing.stop()")
     assert worst < _BUDGET + _MACHINE
-    answers = quirks in ANSWERS  # each bind hears a no that cannot be read, and soon
-    assert total < (_HUNDRED * _BUDGET if answers else 4 * _BUDGET + 3 * _MACHINE)
+    assert total < (_FEW * _BUDGET if answers else 4 * _BUDGET + 3 * _MACHINE)
     assert median < _MEDIAN
     assert slowest < _SLOWEST
     assert memory(supervisor) - before < _BOUND
