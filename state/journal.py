@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from natsup.state import points
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port
 
@@ -150,6 +151,8 @@ class Journal:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal = cls(path, _locked(unread(path)), most)
+            if points.STOP_AT:
+                points.reached("create")
             unread(path).rename(path)
         except OSError as error:
             log.warning(
@@ -280,6 +283,8 @@ class Journal:
         """Write the journal anew if it has grown large."""
         if self._fd is None or self._path is None or self._size <= self._limit:
             return
+        if points.STOP_AT:
+            points.reached("compact")
         new = unread(self._path)
         data = self._what_stands()
         # Where it does not work, or does not help, it is not tried at every line.
@@ -289,10 +294,16 @@ class Journal:
             fd = _locked(new)
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if points.STOP_AT:
+                points.reached("written")
             handed = self.hand_on(fd)
             if not handed:
                 raise OSError(errno.EAGAIN, "the guard is busy")
+            if points.STOP_AT:
+                points.reached("handed")
             new.rename(self._path)
+            if points.STOP_AT:
+                points.reached("renamed")
         except OSError as error:
             log.info("the journal cannot be written anew: %s", error.strerror)
             if fd >= 0:

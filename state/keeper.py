@@ -154,6 +154,8 @@ class Keeper:
             points.reached("release")
         self._journal.ended(holder)
         self._carry_out(self._ledger.release(holder, self._clock()))
+        if points.STOP_AT:
+            points.reached("released")
 
     def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
         """From now on the ports are kept on this gateway. ``external``: what its external address

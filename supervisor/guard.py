@@ -188,8 +188,12 @@ class _Guard:
         """The supervisor has ended, or is about to: the end of the stream comes before that of
         other descriptors, by which it may hold ports."""
         self._await_supervisor()
+        if points.STOP_AT:
+            points.reached("settle")
         if self._served:
             unanswered.settle(self._listener, self._page)
+            if points.STOP_AT:
+                points.reached("settled")
             last = self._page.last()
             if last:
                 self._listener.let_pass(last)
@@ -222,6 +226,8 @@ class _Guard:
     def _restart(self) -> None:
         """Start another supervisor on the same listener."""
         self._restart_at = None
+        if points.STOP_AT:
+            points.reached("restart")
         self._restarts.began(time.monotonic())
         here, there = handover.pair()
         try:
@@ -440,6 +446,8 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(fd, False)
     guard = _Guard(Listener(listener), Page(page), handover.End(fileno=control), os.getppid())
     guard.keep(journals)
+    if points.STOP_AT:
+        points.reached("guarding")
     guard.guard()
 
 

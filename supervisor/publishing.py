@@ -145,6 +145,8 @@ class Publisher:
                 reservation = await self._reserve(call)
                 if reservation is None:
                     return  # the kernel will tell the program the same
+                if points.STOP_AT:
+                    points.reached("reserved")
                 reserved.enter_context(reservation)
                 port = fixed or Port(call.wanted.protocol, reservation.port)
                 if not publishable(port, self._rules):
@@ -262,6 +264,8 @@ class Publisher:
     def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
         sought = _sought(call, watched.port, watched.cookie)
         self._journal.socket(record_of(sought, watched.cookie, call.name))
+        if points.STOP_AT:
+            points.reached("recorded")
         wish.claim(watched.cookie)
         self._claimed(call, watched)
 
@@ -284,6 +288,8 @@ class Publisher:
             elif self._watches(watched):
                 self._journal.socket(record_of(sought, one.cookie, program(process)[1]))
                 wish.claim(watched.cookie)
+                if points.STOP_AT:
+                    points.reached("adopted")
 
     async def _pass_and_look(
         self, call: Call, reservation: Reservation, port: Port, wish: Wish
@@ -321,12 +327,16 @@ class Publisher:
         call.answered = True
         passed = self._listener.let_pass(call.notification)
         self._drop(call)
+        if points.STOP_AT:
+            points.reached("passed")
         return _sought(call, port, number) if passed else None
 
     async def _claim_seen(self, call: Call, sought: Sought, seen: Seen, wish: Wish) -> None:
         """Claim a port for a socket that was seen to be bound, and may have ended by now."""
         watched = sought.watched(seen.cookie)
         self._watch(watched)
+        if points.STOP_AT:
+            points.reached("seen")
         again = await afterwards.look(sought, events=self._events)
         if again is None:
             self._unwatch(watched)

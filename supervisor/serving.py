@@ -80,6 +80,8 @@ def serve(
         if fd != journal.fileno():
             os.close(fd)
     journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
+    if points.STOP_AT:
+        points.reached("created")
     history = History(folder, session, command)
     if journals is None:
         log.info("session for %s (pid %d)", command[0], pid)
@@ -167,13 +169,19 @@ class Session:
             nursery.start_soon(self._keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
+            if points.STOP_AT:
+                points.reached("end")
             left = not await self._keeper.close(_CLEAN_UP_SECONDS)
             await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
         self._neighbours.close()
+        if points.STOP_AT:
+            points.reached("cleaned")
         self._journal.end(left=left)
+        if points.STOP_AT:
+            points.reached("over")
         self._kin.tell_guard(handover.DONE)
 
     async def _run_with_keeper(self) -> None:
@@ -203,6 +211,8 @@ class Session:
             )
             if points.STOP_AT:
                 points.reached("restored")
+        if points.STOP_AT and self._before is not None:
+            points.reached("adopt")
         meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
@@ -287,6 +297,8 @@ class Session:
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
+        if points.STOP_AT:
+            points.reached("anew")
         before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
         try:
             guard.become_supervisor(
