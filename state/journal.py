@@ -33,6 +33,7 @@ log = logging.getLogger("natsup.state")
 VERSION = 1
 MOST = 1 << 20  # bytes in a file, before it is written anew
 _MOST_CLIENTS = 100  # of a session, that are shown
+_UNREAD_SECONDS = 60.0  # in which a journal that is begun has been locked
 _TRIES = 16  # at a journal that is written anew again and again
 
 
@@ -56,6 +57,7 @@ class Header:
     pid: int  # of the program's first process
     command: list[str]
     started: float  # seconds of the wall clock
+    boot: str = ""  # of the machine: what it calls this one (see `boot`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,7 @@ class Journal:
         """The session is over. Without anything left on the gateway the journal is over, too."""
         if self._path is not None and not left:
             try:
-                self._path.unlink()
+                remove(self._path)
             except OSError as error:
                 log.warning("the journal %s cannot be removed: %s", self._path, error.strerror)
         if self._fd is not None:
@@ -291,6 +293,7 @@ class Journal:
         self._limit = max(self._most, 2 * len(data), self._size + self._most // 2)
         fd, handed = -1, False
         try:
+            new.unlink(missing_ok=True)  # a supervisor has ended in the middle of this
             fd = _locked(new)
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -355,6 +358,15 @@ class Journal:
         self._complained = True
 
 
+def boot() -> str:
+    """What names the machine's life since it was started, in which cookies name sockets: random(4).
+    "" without /proc. The wall clock does not tell: it may have been set since."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def unread(path: Path) -> Path:
     """What a journal is called before it is locked: nobody reads it, nor takes its lock."""
     return path.with_suffix(".new")
@@ -383,6 +395,18 @@ def remove(path: Path) -> None:
     OSError."""
     path.unlink(missing_ok=True)
     unread(path).unlink(missing_ok=True)
+
+
+def remove_unread(directory: Path, *, wall: float) -> None:
+    """Remove what sessions left that ended while they wrote a journal that nobody has read yet.
+    Raises OSError."""
+    for path in directory.glob("sessions/*.new"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if wall - os.fstat(file.fileno()).st_mtime < _UNREAD_SECONDS:
+                continue  # it may not be locked yet
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _locked(path: Path) -> int:
@@ -417,6 +441,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                         int(record["pid"]),
                         [str(word) for word in record["command"]],
                         float(record["started"]),
+                        str(record.get("boot", "")),
                     )
                 )
             elif "gateway" in record:

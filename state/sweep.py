@@ -9,9 +9,9 @@ removed by the protocol that made it: routers let no other one do so, or say tha
 have not.
 """
 
+import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,15 @@ import trio
 from natsup.state.gateway import Gateway, Neighbours, host, protocol_of
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
-from natsup.state.journal import SessionRecord, SocketRecord, extend, remove, sessions
+from natsup.state.journal import (
+    SessionRecord,
+    SocketRecord,
+    boot,
+    extend,
+    remove,
+    remove_unread,
+    sessions,
+)
 from natsup.state.ledger import Policy
 from natsup.state.model import Mapped, Port, Removal
 
@@ -145,6 +153,8 @@ async def sweep(
         report.left.append(f"the state folder {directory} cannot be used: {error.strerror}")
         return report
     else:
+        with contextlib.suppress(OSError):
+            remove_unread(directory, wall=wall())
         plan = leftovers(
             records,
             location=gateway.location,
@@ -177,11 +187,10 @@ def _read(
     A cookie names a socket for as long as the machine runs (socket(7), SO_COOKIE).
     """
     records = sessions(directory)
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     living = {
         socket.cookie
         for record in records
-        if not record.alive and record.header.started > booted
+        if not record.alive and record.header.boot == boot()
         for socket in record.sockets.values()
         if lives(socket)
     }

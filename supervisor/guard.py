@@ -398,8 +398,9 @@ class ParentGuard(_Guard):
                 self._hear()
 
     def stay_behind(self) -> None:
-        """The program's first process has ended and others live on: guard them, detached."""
-        if self._listener.abandoned() or os.fork() != 0:
+        """The program's first process has ended, and others may live on: guard them, detached, and
+        see to it that somebody cleans up."""
+        if self._done or os.fork() != 0:
             return
         kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
         if self._control is not None:

@@ -272,7 +272,7 @@ class Publisher:
     async def adopt(self, one: Inherited, process: int) -> None:
         """Publish the port of a socket that a program was started with."""
         port = Port(Protocol.UDP if one.udp else Protocol.TCP, one.number)
-        if not publishable(port, self._rules):
+        if not publishable(port, self._rules) or self._keeper.holds(one.cookie):
             return
         if self._settings["dry_run"]:
             log.info("%s, which the program was started with, would be published", port)
@@ -325,8 +325,9 @@ class Publisher:
         if reservation is not None:
             reservation.let_go()
         call.answered = True
-        passed = self._listener.let_pass(call.notification)
-        self._drop(call)
+        passed = self._listener.let_pass(
+            call.notification
+        )  # it stays in the page until it is claimed
         if points.STOP_AT:
             points.reached("passed")
         return _sought(call, port, number) if passed else None

@@ -16,7 +16,7 @@ import trio
 
 from natsup.state import points
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, SessionRecord, default_directory
+from natsup.state.journal import Header, Journal, SessionRecord, boot, default_directory
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
 from natsup.supervisor import clock, guard, handover, takeover
@@ -72,7 +72,7 @@ def serve(
         session=session,
     )
     if resumed is None:
-        header = Header(session, pid=pid, command=command, started=surroundings.started)
+        header = Header(session, pid, command, surroundings.started, boot())
         journal = Journal.create(folder, header)
     else:
         journal = resumed[0]
@@ -100,7 +100,7 @@ def serve(
             folder,
             session,
             pid,
-            surroundings.inherited if journals is None else [],
+            surroundings.inherited,
             before,
         )
         trio.run(whole.run)
@@ -227,8 +227,7 @@ class Session:
             nursery.start_soon(self._wait_for_last_user)
             for one in self._inherited:
                 nursery.start_soon(publisher.adopt, one, self._pid)
-            for one, process in meanwhile:
-                nursery.start_soon(publisher.adopt, one, process)
+            nursery.start_soon(self._adopt, publisher, meanwhile)
             await self._kin.finish.wait()
             await self._kin.wait_for_child()
             nursery.cancel_scope.cancel()
@@ -269,6 +268,15 @@ class Session:
             for one, process in found
             if not (one.udp and clients.by_name(program(process)[1]) is not None)
         ]
+
+    async def _adopt(self, publisher: Publisher, found: list[tuple[Inherited, int]]) -> None:
+        """Publish what was bound meanwhile. Until that is written down, the next supervisor is to
+        find it, too."""
+        async with trio.open_nursery() as nursery:
+            for one, process in found:
+                nursery.start_soon(publisher.adopt, one, process)
+        self._page.seen_to(self._receiver.left)
+        self._receiver.left = []
 
     def _start_guard(self, control: int) -> int:
         """Start a guard in the place of one that has gone. Returns its pid; raises OSError."""

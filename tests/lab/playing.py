@@ -207,7 +207,7 @@ class _Play:
         path = self._journal()
         if self.case.step in points.COMPACTION:
             with path.open("ab") as file:
-                file.write(b"\n" * _JOURNAL)
+                file.write(b"\n" + b" " * _JOURNAL + b"\n")
         if self.case.step in points.RENEWAL:
             record = journal.read(path)
             assert record is not None
