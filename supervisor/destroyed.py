@@ -192,15 +192,20 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
+    missing = _missing(_missing(watched))  # see `diag.dump`
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
+    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
+
+
+def _missing(watched: Sequence[Watched]) -> list[Watched]:
+    """Which of these sockets are not in one listing."""
     listings: dict[tuple[int, Port], list[diag.Diag]] = {}
     for one in watched:
         key = (one.domain, one.port)
         if key not in listings:
             protocol = KERNEL_PROTOCOLS[one.port.protocol]
             listings[key] = list(diag.dump(one.domain, protocol, port=one.port.number))
-    missing = [one for one in watched if not _listed(one, listings[one.domain, one.port])]
-    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
-    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
+    return [one for one in watched if not _listed(one, listings[one.domain, one.port])]
 
 
 def _listed(one: Watched, listing: list[diag.Diag]) -> bool:

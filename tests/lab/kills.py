@@ -75,12 +75,12 @@ def everything() -> Iterator[Case]:
 
 
 def selection() -> list[Case]:
-    """Every step once, and with them every event and layout several times."""
+    """Every step once, and with them every event in every layout."""
     found = []
-    events = itertools.cycle(Event)
-    for number, step in enumerate(points.ALL):
-        event = next(events)
+    pairs = itertools.cycle(itertools.product(Event, Layout))
+    for step in points.ALL:
+        event, layout = next(pairs)
         if step in points.END and event is Event.PROGRAM:
-            event = next(events)
-        found.append(Case(step, event, list(Layout)[number // len(Event) % 2]))
+            event, layout = Event.SUPERVISOR, layout
+        found.append(Case(step, event, layout))
     return found
