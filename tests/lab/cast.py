@@ -15,14 +15,16 @@ _SESSION = "natsup.supervisor.session"  # in the command line of supervisors
 
 
 class Cast:
-    """Known by the session's state folder, which stands in their environment."""
+    """Known by the session's state folder, which stands in their environment. To be made before
+    the session begins."""
 
     def __init__(self, state: Path) -> None:
         self._mark = f"NATSUP_STATE_DIR={state}".encode()
+        self._others = {int(name) for name in os.listdir("/proc") if name.isdecimal()}
 
     def members(self) -> dict[int, str]:
         """Their pids and command lines."""
-        return leftovers.natsups(self._mark)
+        return leftovers.natsups(self._mark, besides=self._others)
 
     def supervisors(self) -> set[int]:
         return {pid for pid, words in self.members().items() if _SESSION in words}

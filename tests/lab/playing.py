@@ -107,6 +107,7 @@ class _Play:
         self.ended = False  # has the program?
         self.state = folder / "state-lan1"
         self.jump = folder / "jump"
+        self.cast = Cast(self.state)
         self.mounted = case.event is Event.FULL
         if self.mounted:
             self.state.mkdir()
@@ -118,7 +119,6 @@ class _Play:
         words = ["--as-parent"] if case.layout is Layout.AS_PARENT else []
         prefix = ["env", *(f"{name}={value}" for name, value in environ.items())]
         self.program = Program(lab, folder, *words, *self.shape.words, prefix=prefix)
-        self.cast = Cast(self.state)
         self.sure: dict[str, str] = {}  # sockets that were bound, and their ports
         self.open: dict[str, Any] = {}  # sockets whose bind() was made: what it came to
         self.bound: dict[str, int] = {}

@@ -19,7 +19,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Lab, Path
         yield lab, compile_clock(folder)
 
 
-@pytest.mark.parametrize("case", selection(), ids=str)
+# These have failed once, or are why something is as it is.
+ONCE = [
+    Case("taking", Event.PROGRAM, Layout.AS_PARENT),
+    Case("taking", Event.GUARD, Layout.IN_PLACE),
+    Case("adopt", Event.SUPERVISOR, Layout.IN_PLACE),
+    Case("passed", Event.SUPERVISOR, Layout.IN_PLACE),
+]
+
+
+@pytest.mark.parametrize("case", dict.fromkeys([*selection(), *ONCE]), ids=str)
 def test_at_every_step(shared: tuple[Lab, Path], tmp_path: Path, case: Case) -> None:
     lab, clock = shared
     assert run(case, lab, tmp_path, clock).violations == []
