@@ -50,6 +50,14 @@ class Gateway(Protocol):
         """The address the Internet knows the gateway by; None if it will not say."""
 
 
+class Pinholes(Gateway, Protocol):
+    """A router that lets ports of IPv6 through to this host. There is no `Conflict`: nobody else
+    can have a port of this host's address."""
+
+    def recall(self, port: Port, handle: str) -> None:
+        """Another session opened this one, and was given ``handle`` for it; "": not known."""
+
+
 class Neighbours(Protocol):
     """The sessions on this host, of whichever user: they share its ports on the gateway."""
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from natsup.state import points
+from natsup.state.gateway import protocol_of
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port
 
@@ -65,7 +66,7 @@ class GatewayRecord:
     protocol: str
     location: str
     internal_address: str
-    external_address: str | None
+    external_address: str | None  # "": it would not say; None: it was not asked yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class PortRecord:
     claims: int
     exists: bool
     location: str  # of the gateway that it was made on, "" before there was one
+    internal_address: str | None = None  # of a pinhole; a mapping's is that of the gateway's record
+    handle: str = ""  # see `natsup.state.model.Mapped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class SocketRecord:
     """A socket that holds a port, or is about to: what it takes to find it again."""
 
     cookie: int
-    port: str  # as `Port` is written
+    ports: list[str]  # as `Port` is written: that it holds, by IPv4 and IPv6
     address: str  # 4 or 16 bytes in hexadecimal digits: what it is bound to
     domain: int
     protocol: int  # the kernel's number
@@ -136,6 +139,7 @@ class Journal:
         # What stands now, line by line
         self._header = b""
         self._gateways: dict[str, bytes] = {"": b""}  # by location, the latest last
+        self._pinholes: GatewayRecord | None = None  # by which pinholes are made
         self._ports: dict[Port, tuple[str, bytes]] = {}  # with the gateway's location
         self._clients: dict[int, bytes] = {}
         self._io_uring: dict[int, bytes] = {}
@@ -202,7 +206,14 @@ class Journal:
                     self._gateways.pop(record["gateway"]["location"], None)
                     self._gateways[record["gateway"]["location"]] = line
                 elif "port" in record:
-                    self._stands(Port.read(record["port"]), State(record["state"]), line)
+                    port = Port.read(record["port"])
+                    self._stands(port, State(record["state"]), line)
+                    if port.ipv6 and record.get("location") and record.get("internal_address"):
+                        location = str(record["location"])
+                        address = str(record["internal_address"])
+                        self._pinholes = GatewayRecord(
+                            protocol_of(location), location, address, None
+                        )
                 elif "socket" in record:
                     self._sockets[int(record["socket"]["cookie"])] = line
                 elif "ended" in record:
@@ -222,6 +233,11 @@ class Journal:
         return self._fd
 
     def gateway(self, record: GatewayRecord) -> None:
+        """Ports are on this one from now on; if its address of ours is one of IPv6, pinholes are,
+        and it stands in the line of each of them."""
+        if ":" in record.internal_address:
+            self._pinholes = record
+            return
         self._gateways.pop(record.location, None)
         self._gateways[record.location] = self._append({"gateway": asdict(record)})
         self._compact()
@@ -252,6 +268,11 @@ class Journal:
             "claims": note.claims,
             "exists": note.exists,
         }
+        if note.port.ipv6 and self._pinholes is not None:
+            record["location"] = self._pinholes.location
+            record["internal_address"] = self._pinholes.internal_address
+        if note.handle:
+            record["handle"] = note.handle
         self._stands(note.port, note.state, self._append(record, wall))
         self._compact()
 
@@ -469,11 +490,13 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
 
 
 def _socket(record: dict[str, Any]) -> SocketRecord:
-    port, address = Port.read(str(record["port"])), bytes.fromhex(record["address"])
+    ports = [str(Port.read(str(port))) for port in record["ports"]]
+    if not ports:
+        raise ValueError("a socket without a port")
     return SocketRecord(
         int(record["cookie"]),
-        str(port),
-        address.hex(),
+        ports,
+        bytes.fromhex(record["address"]).hex(),
         int(record["domain"]),
         int(record["protocol"]),
         int(record["inode"]),
@@ -489,13 +512,17 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
         session.ports.pop(port, None)
         return
     expires = record["expires"]
+    there = session.gateway.location if session.gateway and not port.ipv6 else ""
+    address = record.get("internal_address")
     session.ports[port] = PortRecord(
         state,
         str(record["reason"]),
         None if expires is None else float(expires),
         int(record["claims"]),
         bool(record["exists"]),
-        session.gateway.location if session.gateway else "",
+        str(record.get("location", there)),
+        None if address is None else str(address),
+        str(record.get("handle", "")),
     )
 
 

@@ -4,21 +4,28 @@ The journal first, then the gateway. Requests run on when the call that caused t
 waiting, and their late answers go to the ledger like all others.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 
 import trio
 
 from natsup.state import points
+from natsup.state.departure import Departure, Former
 from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.happenings import Caller, Event, Teller
-from natsup.state.journal import GatewayRecord, Journal, SessionRecord
+from natsup.state.journal import GatewayRecord, Journal, PortRecord
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.outside import warning
 
 log = logging.getLogger("natsup.state")
+
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Wish:
@@ -63,6 +70,11 @@ class Wish:
             self._keeper._refused(self, self._answer)
         return self._answer
 
+    @property
+    def ports(self) -> list[str]:
+        """What it is for, as `Port` is written."""
+        return [str(self.port)]
+
     def claim(self, holder: int) -> None:
         """The call came to a bound socket with this cookie."""
         self._open = False
@@ -103,11 +115,17 @@ class Keeper:
         self._teller = Teller()
         self._gateway: Gateway | None = None
         self._identity: tuple[str, str, str] | None = None  # of the gateway that was found last
+        self._device = ""
+        self._departure: Departure | None = None
+        self._former = Former()
         self._wishes: dict[Port, list[Wish]] = {}
-        self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
+        self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
         self._lost = trio.Event()
+        self._looking = trio.Event()
+        self._external: str | None = None  # "": it will not say
+        self._warned: set[str] = set()  # of which external addresses
 
     # --- what the session calls ---
 
@@ -115,15 +133,19 @@ class Keeper:
         """``caller``: for whom, as the history tells it."""
         return Wish(self, port, caller)
 
-    def restore(self, session: SessionRecord, holders: Mapping[Port, Collection[int]]) -> None:
-        """Go on with what a supervisor before this one kept. ``holders``: the sockets that have the
-        ports by now. A gateway must not have been found yet."""
+    def restore(
+        self,
+        ports: Mapping[Port, PortRecord],
+        holders: Mapping[Port, Collection[int]],
+        gateway: GatewayRecord | None,
+    ) -> None:
+        """Go on with what a supervisor before this one kept on a gateway. ``holders``: the sockets
+        that have the ports by now. No gateway must have been found yet."""
         now, wall = self._clock(), self._wall()
-        if session.gateway is not None:
-            self._identity = _identity(session.gateway)
-            self._journal.gateway(session.gateway)
-        for port in sorted({*session.ports, *holders}):
-            known = session.ports.get(port)
+        if gateway is not None:
+            self._identity, self._external = _identity(gateway), gateway.external_address
+        for port in sorted({*ports, *holders}):
+            known = ports.get(port)
             expires = None if known is None else known.expires
             for_port = holders.get(port, ())
             if for_port:
@@ -135,6 +157,7 @@ class Keeper:
                     exists=known is not None and known.exists,
                     expires=None if expires is None else now + expires - wall,
                     reason="" if known is None else known.reason,
+                    handle="" if known is None else known.handle,
                     now=now,
                 )
             )
@@ -157,21 +180,56 @@ class Keeper:
         if points.STOP_AT:
             points.reached("released")
 
-    def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
+    def gateway_found(
+        self,
+        gateway: Gateway,
+        *,
+        external: str | None = None,
+        device: str = "",
+        delay: float = 0.0,
+    ) -> None:
         """From now on the ports are kept on this gateway. ``external``: what its external address
-        was at another time."""
-        before, self._identity = self._identity, _identity(gateway)
-        another = before is not None and before != self._identity
+        was at another time. ``device``: which one it is, whatever its address; "" if that is not
+        known. ``delay``: seconds until what it has already is looked for."""
+        before, known = self._gateway, self._device
+        was, self._identity = self._identity, _identity(gateway)
+        moved = was is not None and was != self._identity
+        another = moved or (bool(device and known) and device != known)
+        self._device = device or known
         if another:
-            self._happened(self._teller.another_gateway(self._clock()))
+            reason = "it is another one" if before is None else _what_is_new(before, gateway)
+            self._happened(self._teller.another_gateway(self._clock(), reason))
+        if moved and before is not None:
+            self._depart(before)
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
+        if another:
+            self._external = None
         self._lost = trio.Event()
         self._journal.gateway(
-            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
+            GatewayRecord(
+                gateway.protocol, gateway.location, gateway.internal_address, self._external
+            )
         )
-        self._carry_out(self._ledger.gateway_found(self._clock(), another=another))
+        self._carry_out(self._ledger.gateway_found(self._clock(), another=another, delay=delay))
+
+    def _depart(self, before: Gateway) -> None:
+        """Take back what was made on a gateway that is not used any more."""
+        left = self._ledger.existing()
+        self._former.leave(before, left, self._clock())
+        self._departure = Departure(
+            before, left, removing=self._neighbours.removing, gone=self._former.forget
+        )
+        self._todo_send.send_nowait(self._departure.run)
+
+    def former(self, gateway: Gateway) -> dict[Port, str]:
+        """What a gateway that was found may forward to the address that this host had just before:
+        each port's. Asked before `gateway_found` is told."""
+        former, before, now = Former(), self._gateway, self._clock()
+        if before is not None:
+            former.leave(before, self._ledger.existing(), now)
+        return self._former.recent(gateway, now) | former.recent(gateway, now)
 
     def gateway_missing(self, reason: str) -> None:
         """There is no gateway to keep ports on; calls that wait go on without."""
@@ -207,25 +265,38 @@ class Keeper:
         self._ledger.compare_by(when)
         self._carry_out([])
 
-    def external_address(self, address: str) -> None:
-        """The gateway told under which address the Internet finds it."""
-        if self._gateway is not None:
-            self._happened(self._teller.external_address(address))
-            self._journal.gateway(
-                GatewayRecord(
-                    self._gateway.protocol,
-                    self._gateway.location,
-                    self._gateway.internal_address,
-                    address,
-                )
-            )
+    async def looked(self) -> None:
+        """Wait until mappings are looked for again: the gateway is asked in any case."""
+        await self._looking.wait()
+
+    def external_address(self, address: str | None) -> None:
+        """The gateway told under which address the Internet finds it, or would not."""
+        gateway, told = self._gateway, address or ""
+        if gateway is None or told == self._external or (self._external and not told):
+            return
+        before, self._external = self._external, told
+        if before:
+            log.info("the router's external address is %s now, and was %s", told, before)
+        if warning(told) and told not in self._warned:
+            self._warned.add(told)
+            log.warning("the router's external address (%s): %s", told or "none", warning(told))
+        if told:
+            self._happened(self._teller.external_address(told))
+        self._journal.gateway(
+            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, told)
+        )
 
     async def run(self) -> None:
         """Timers and requests, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
-            async for request in self._todo:
-                nursery.start_soon(self._request, request)
+            async for work in self._todo:
+                nursery.start_soon(work)
+                # All that there are at once, so that the gateway sees how many ports it is asked
+                # about, and may look for them together.
+                with contextlib.suppress(trio.WouldBlock):
+                    while True:
+                        nursery.start_soon(self._todo.receive_nowait())
 
     async def close(self, budget: float) -> bool:
         """Take everything back from the gateway, for as long as it answers within ``budget``
@@ -278,13 +349,16 @@ class Keeper:
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Check):
+                self._looking.set()
+                self._looking = trio.Event()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
             else:
-                self._todo_send.send_nowait(effect)
+                self._todo_send.send_nowait(partial(self._request, effect))
         self._changed.set()
         self._changed = trio.Event()
 
@@ -325,15 +399,14 @@ class Keeper:
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
-                log.info("%s: %s", port, outcome)
+                self._log_added(port, outcome)
                 self._teller.added(port, outcome)
                 effects = self._ledger.added(port, outcome, self._clock())
                 self._tell(port, outcome)
             else:
-                level = logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO
-                log.log(level, "%s: looked again: %s", port, outcome)
                 self._happened(self._teller.checked(port, outcome, self._clock()))
                 effects = self._ledger.checked(port, outcome, self._clock())
+                self._log_checked(port, outcome)
             if silent:
                 self._lost.set()
         self._carry_out(effects)
@@ -344,14 +417,39 @@ class Keeper:
         entry = self._ledger.entry(request.port)
         return "renew" if entry is not None and entry.exists else "add"
 
+    def _log_added(self, port: Port, outcome: Outcome) -> None:
+        entry = self._ledger.entry(port)
+        if entry is not None and entry.claims and isinstance(outcome, Conflict):
+            told = entry.held_by == outcome.holder and entry.state is State.CONFLICT
+            level = logging.DEBUG if told else logging.WARNING
+            log.log(level, "%s: %s, and is open on this LAN alone", port, outcome)
+        else:
+            log.info("%s: %s", port, outcome)
+
+    def _log_checked(self, port: Port, outcome: Outcome) -> None:
+        if isinstance(outcome, Mapped):
+            log.debug("%s: looked again: %s", port, outcome)
+        elif isinstance(outcome, Conflict):
+            log.warning("%s: looked again: %s, and is not taken back", port, outcome)
+        else:
+            entry = self._ledger.entry(port)
+            why = entry.reason if entry is not None and entry.reason else outcome
+            log.info("%s: looked again: %s", port, why)
+
     async def _ask(self, request: Add | Check) -> Outcome:
-        if self._gateway is None:
+        gateway = self._gateway
+        if gateway is None:
             return Unknown("no gateway")
         try:
-            if isinstance(request, Add):
-                await self._neighbours.removed(request.port)
-                return await self._gateway.add(request.port, lease=request.lease)
-            return await self._gateway.check(request.port)
+            if isinstance(request, Check):
+                return await gateway.check(request.port)
+            if self._departure is not None:
+                await self._departure.over(request.port)
+            await self._neighbours.removed(request.port)
+            outcome = await gateway.add(request.port, lease=request.lease)
+            if isinstance(outcome, Mapped):
+                self._former.forget(request.port)
+            return self._former.judge(request.port, outcome, gateway, self._clock())
         except Exception:
             log.exception("%s: the gateway's code failed", request.port)
             return Unknown("an error inside natsup; see the log")
@@ -371,6 +469,17 @@ async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     """Cancel a scope once an event has happened."""
     await event.wait()
     scope.cancel()
+
+
+def _what_is_new(before: Gateway, gateway: Gateway) -> str:
+    """For people: in what another gateway is another one."""
+    if host(before.location) != host(gateway.location):
+        return "this host has another router now"
+    if before.internal_address != gateway.internal_address:
+        return f"this host has another address now, {gateway.internal_address}"
+    if before.protocol != gateway.protocol:
+        return f"the router is asked by {gateway.protocol} now"
+    return "there is another router in the place of the old one"
 
 
 def _identity(gateway: Gateway | GatewayRecord) -> tuple[str, str, str]:

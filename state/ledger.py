@@ -15,7 +15,8 @@ What a lease on a router means:
 * A mapping whose last socket has gone lingers: programs probe a port, close it, and bind it again
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
-  mapping is looked for now and then, and what is missing is put back.
+  mapping is looked for now and then, and what is missing is put back (`losses`). What another host
+  has is never taken from it, but is asked for whenever there may be news of it.
 * A table that is full has room again for one when one of ours is removed. One is offered it: the
   one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
@@ -26,6 +27,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from natsup.state.losses import FORGIVEN, Comparison, pause, reason
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.state.schedule import Schedule
 
@@ -72,6 +74,7 @@ class Note:
     expires: float | None  # on the ledger's clock; None: no lease, not known, or no mapping
     claims: int
     exists: bool  # the gateway forwards it, or may
+    handle: str = ""  # see `Mapped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +116,16 @@ class Entry:
     claims: set[int] = field(default_factory=set)
     expires: float | None = None
     exists: bool = False
+    handle: str = ""  # see `Mapped`
     under_way: _Request | None = None
     due: float | None = None  # when to renew, look, retry or remove
     renew_at: float = 0.0  # where it exists
     check_at: float | None = None  # when the mapping is to be looked for
     confirmed: bool = False  # it has been seen
     failures: int = 0  # in a row
-    losses: int = 0  # how often it was found missing since the last renewal
+    losses: int = 0  # how often it was found missing
+    since: float = 0.0  # when it was mapped
+    held_by: str = ""  # the other host that has it, where the gateway says which
     full: bool = False  # it was refused, perhaps for want of room
     refused_at: float = 0.0  # when it was refused last
     offered: bool = False  # there may be room since then, and it is tried again
@@ -136,7 +142,8 @@ class Entry:
         adding = self.under_way is _Request.ADD
         expires = None if adding else self.expires
         exists = self.exists or adding
-        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists)
+        handle = self.handle if exists else ""
+        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists, handle)
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -169,6 +176,7 @@ class Ledger:
         self._missing = ""  # why there is no gateway; "" while the search goes on
         self._silent = ""  # why the gateway is not waited for; "" while it answers
         self._compare_at: float | None = None
+        self._verify_at: float | None = None  # the same, of a gateway that may have been restarted
         self._closing = False
         self._touched: dict[Port, None] = {}  # since what follows was brought up to date
         self._ready = Schedule[Port]()  # those that wait for their time
@@ -176,7 +184,9 @@ class Ledger:
         self._refused_for_room = Schedule[Port]()  # since when
         self._busy: set[Port] = set()  # a request is under way
         self._existing: set[Port] = set()
+        self._held_elsewhere: set[Port] = set()  # by another host, which may give it back
         self._given_up: set[Port] = set()  # of those that exist
+        self._comparison = Comparison()
 
     def __str__(self) -> str:
         return "; ".join(str(self._entries[port]) for port in sorted(self._entries)) or "empty"
@@ -203,6 +213,10 @@ class Ledger:
         """Does the socket with this cookie hold a port?"""
         return holder in self._holders
 
+    def existing(self) -> dict[Port, float | None]:
+        """What the gateway may forward, and when the lease of each port ends, if it is known."""
+        return {port: entry.expires for port, entry in self._entries.items() if entry.exists}
+
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
 
@@ -217,6 +231,7 @@ class Ledger:
         expires: float | None,
         reason: str,
         now: float,
+        handle: str = "",
     ) -> list[Effect]:
         """A port of a session that goes on: another ledger had it, which is lost. ``holders``: the
         sockets that have it now, by their cookies. What follows, follows once a gateway is found.
@@ -225,6 +240,7 @@ class Ledger:
             expires = min(expires, now + self.policy.lease)
         self._entries[port] = Entry(port, reason=reason, exists=exists, expires=expires)
         entry = self._touch(port)
+        entry.handle = handle
         entry.claims.update(holders)
         self._holders.update(dict.fromkeys(holders, port))
         if exists:
@@ -303,11 +319,13 @@ class Ledger:
         entry.under_way = None
         self._heard(outcome, now)
         if isinstance(outcome, Mapped):
-            if entry.confirmed:  # a renewal
-                entry.losses = 0
-            elif self.policy.check is not None:
-                entry.check_at = now + self.policy.check
+            if not entry.confirmed:
+                entry.since = now
+                if self.policy.check is not None:
+                    entry.check_at = now + self.policy.check
             entry.state, entry.exists, entry.reason = State.MAPPED, True, ""
+            entry.held_by = ""
+            entry.handle = outcome.handle
             entry.expires = now + outcome.lease if outcome.lease else None
             entry.renew_at = now + self._half(outcome.lease or self.policy.lease)
             entry.due = self._next(entry)
@@ -323,6 +341,7 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
+        entry.held_by = outcome.holder if isinstance(outcome, Conflict) else ""
         entry.refused_at, entry.offered = now, False
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
@@ -343,29 +362,47 @@ class Ledger:
         entry.under_way, entry.check_at = None, None
         self._heard(outcome, now)
         if isinstance(outcome, Unknown) or (isinstance(outcome, Ignored) and outcome.silent):
+            self._comparison.drop(port)
             if not entry.confirmed:
                 entry.check_at = now + self._backoff(self.policy.recheck, entry)
             entry.due = self._next(entry)
             return self._settle(entry, now)
         if isinstance(outcome, Mapped):
+            self._comparison.seen(port, now, missing=False)
             entry.confirmed, entry.failures = True, 0
             if outcome.lease and (entry.expires is None or now + outcome.lease < entry.expires):
                 entry.expires = now + outcome.lease  # the router granted less than it was asked for
                 entry.renew_at = min(entry.renew_at, now + self._half(outcome.lease))
             entry.due = self._next(entry)
             return self._settle(entry, now)
+        kept = entry.confirmed  # until now; else it was never there
         entry.exists, entry.expires = False, None
         self._refused(entry, outcome, now)
+        missing = isinstance(outcome, Ignored)
+        lost = self._comparison.seen(port, now, missing=missing)
         if not entry.wanted:
             return self._drop(entry)
-        if isinstance(outcome, Ignored):
-            entry.losses += 1
-            if entry.losses == 1:
-                entry.state = State.PENDING
-                return self._add(entry)
-            # Who takes it away again and again, user or router, is not to be fought with.
+        if not missing:
+            return [entry.note()]
+        entry.losses = 1 if now - entry.since > FORGIVEN else entry.losses + 1
+        for other in lost - {port}:
+            self._put_back_soon(other, now)
+        if entry.losses == 1 or lost:
+            entry.state = State.PENDING
+            return self._add(entry)
+        if kept:
+            entry.reason = reason(entry.losses, entry.reason)
+            entry.due = now + pause(entry.losses)
+        else:
             entry.due = now + self._doubled(self.policy.retry, entry.losses - 2)
         return [entry.note()]
+
+    def _put_back_soon(self, port: Port, now: float) -> None:
+        """It was lost in a restart, like everything."""
+        entry = self._entries.get(port)
+        waits = entry is not None and entry.wanted and entry.state is not State.MAPPED
+        if entry is not None and waits and entry.due is not None and not entry.under_way:
+            self._touch(port).due = now
 
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
@@ -411,9 +448,12 @@ class Ledger:
                 if entry.wanted and entry.state is not State.MAPPED and not entry.under_way:
                     entry.due = now
 
-    def gateway_found(self, now: float, *, another: bool = False) -> list[Effect]:
+    def gateway_found(
+        self, now: float, *, another: bool = False, delay: float = 0.0
+    ) -> list[Effect]:
         """There is a gateway, or it is there again, perhaps with an empty table. ``another``: not
-        the one that the existing mappings were made on, where they are left to their leases."""
+        the one that the existing mappings were made on, where they are left to their leases.
+        ``delay``: seconds until the mappings are looked for."""
         self._gateway, self._missing = True, ""
         if another:
             self._silent = ""
@@ -429,7 +469,10 @@ class Ledger:
             elif another or entry.state is not State.MAPPED:
                 entry.failures = 0
                 effects += self._add(entry)
-        effects += self.compare(now)
+        if delay > 0:
+            self._verify_at = now + delay
+        else:
+            effects += self.compare(now)
         return effects
 
     def gateway_missing(self, reason: str) -> tuple[list[Port], list[Effect]]:
@@ -450,14 +493,18 @@ class Ledger:
     def compare(self, now: float) -> list[Effect]:
         """Look for every mapping, and try again to remove what could not be removed."""
         self._compare_at = None if self.policy.compare is None else now + self.policy.compare
+        self._verify_at = None
         effects: list[Effect] = []
         for entry in self._touch_all():
             if entry.under_way:
                 continue
             if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
                 effects.append(self._check(entry))
+            elif entry.wanted and entry.held_by:
+                effects += self._add(entry)  # which looks first
             elif not entry.wanted and entry.given_up:
                 effects += self._remove(entry)
+        self._comparison.begin(one.port for one in effects if isinstance(one, Check))
         return effects
 
     def compared(self, missing: Iterable[Port], now: float) -> list[Effect]:
@@ -485,8 +532,10 @@ class Ledger:
         if not self._gateway:
             return self._leases.first()
         due = [None if self._waits else self._ready.first()]
-        if not self._silent and self._existing:
-            due.append(self._compare_at)
+        if self._existing or self._held_elsewhere:
+            due.append(self._verify_at)
+            if not self._silent:
+                due.append(self._compare_at)
         return min((when for when in due if when is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
@@ -505,7 +554,8 @@ class Ledger:
                 effects.append(self._check(entry))
             else:
                 effects += self._add(entry)
-        if self._compare_at is not None and self._compare_at <= now and not self._silent:
+        compare = None if self._silent else self._compare_at
+        if any(when is not None and when <= now for when in (compare, self._verify_at)):
             effects += self.compare(now)
         return effects
 
@@ -561,6 +611,7 @@ class Ledger:
             self._refused_for_room.set(port, entry.refused_at if full else None)
             _put(self._busy, port, not idle)
             _put(self._existing, port, entry.exists)
+            _put(self._held_elsewhere, port, bool(entry.held_by))
             _put(self._given_up, port, entry.exists and entry.given_up)
         self._touched.clear()
 

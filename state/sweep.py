@@ -6,22 +6,23 @@ on: while a socket that the journal names is there, its port is kept, and its le
 
 Whether a mapping still leads to this host the gateway's own table says, at the removal. It is
 removed by the protocol that made it: routers let no other one do so, or say that they have, and
-have not.
+have not. Pinholes lead to an address of their own, and are closed where they were opened, too.
 """
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
-from natsup.state.gateway import Gateway, Neighbours, host, protocol_of
+from natsup.state.gateway import Gateway, Neighbours, Pinholes, host, protocol_of
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
 from natsup.state.journal import (
+    PortRecord,
     SessionRecord,
     SocketRecord,
     boot,
@@ -59,15 +60,28 @@ class Leftover:
     keep: tuple[tuple[Port, str], ...]  # with the reason
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A gateway at ``location``, on which ports lead to ``internal_address``."""
+
+    location: str
+    internal_address: str
+
+    @classmethod
+    def of(cls, gateway: Gateway | None) -> "Place | None":
+        return None if gateway is None else cls(gateway.location, gateway.internal_address)
+
+
 def leftovers(
     records: Iterable[SessionRecord],
     *,
-    location: str,
-    internal_address: str,
+    mappings: Place | None,
+    pinholes: Mapping[str, Place],
     wall: float,
     living: Collection[int] = (),
 ) -> list[Leftover]:
-    """What is to be done about each dead session, on the gateway at ``location``. Pure.
+    """What is to be done about each dead session, on the gateway for ``mappings``, and on those for
+    ``pinholes``, one for each protocol, as far as they answer. Pure.
 
     ``wall``: seconds of the wall clock, by which leases end. ``living``: the cookies of sockets
     that are there.
@@ -79,22 +93,50 @@ def leftovers(
         if record.alive:
             continue
         remove, renew, keep = [], [], []
-        used = {known.port for known in record.sockets.values() if known.cookie in living}
+        sockets = (known for known in record.sockets.values() if known.cookie in living)
+        used = {port for known in sockets for port in known.ports}
         for port, known in sorted(record.ports.items()):
             over = known.expires is not None and known.expires <= wall
             if not known.exists or port in held or (over and str(port) not in used):
                 continue
-            gateway = record.gateway
-            if gateway is None or host(known.location) != host(location):
-                keep.append((port, f"it is on another gateway ({known.location})"))
-            elif gateway.internal_address != internal_address:
-                keep.append((port, f"it leads to {gateway.internal_address}, not to this host now"))
+            place = pinholes.get(protocol_of(known.location)) if port.ipv6 else mappings
+            why = _why_not(port, known, record, place)
+            if why:
+                keep.append((port, why))
             elif str(port) in used:
                 renew.append(port)
             else:
                 remove.append(port)
         found.append(Leftover(record, tuple(remove), tuple(renew), tuple(keep)))
     return found
+
+
+def _openers(records: Iterable[SessionRecord], wall: float) -> set[str]:
+    """By which protocols the pinholes were opened that dead sessions have left."""
+    return {
+        protocol_of(known.location)
+        for record in records
+        if not record.alive
+        for port, known in record.ports.items()
+        if port.ipv6 and known.exists and (known.expires is None or known.expires > wall)
+    }
+
+
+def _why_not(port: Port, known: PortRecord, record: SessionRecord, place: Place | None) -> str:
+    """Why a port cannot be removed now; "" if it can."""
+    address = known.internal_address
+    if not port.ipv6:
+        address = None if record.gateway is None else record.gateway.internal_address
+    if place is None and port.ipv6:
+        by = protocol_of(known.location)
+        return f"it was opened by {by}, which no router for IPv6 answers to"
+    if place is None:
+        return "no router that maps ports answers"
+    if address is None or host(known.location) != host(place.location):
+        return f"it is on another gateway ({known.location})"
+    if address != place.internal_address:
+        return f"it leads to {address}, not to this host now"
+    return ""
 
 
 def forget(dead: Iterable[SessionRecord], *, wall: float) -> list[SessionRecord]:
@@ -114,19 +156,26 @@ async def _nobody(location: str) -> Gateway | None:
     return None
 
 
+async def _no_pinholes(protocol: str) -> Pinholes | None:
+    return None
+
+
 async def sweep(
     directory: Path,
-    gateway: Gateway,
+    gateway: Gateway | None,
     *,
     wall: Callable[[], float],
     neighbours: Neighbours,
     lives: Callable[[SocketRecord], bool] = lambda record: False,
     lease: int = _LEASE,
     reopen: Callable[[str], Awaitable[Gateway | None]] = _nobody,
+    pinholes: Callable[[str], Awaitable[Pinholes | None]] = _no_pinholes,
 ) -> SweepReport:
     """Sweep the state folder. A journal of which nothing is left is removed as well.
 
     ``lives``: is a socket there that a journal names? ``lease``: seconds, for the ports of those.
+    ``gateway``: by which mappings are removed; None: they are left. ``pinholes``: who opens those
+    by a protocol, None if nobody does; asked for only if some are left.
     ``reopen``: the same router by another protocol, as it was at a location; None if it does not
     answer. What one of the ``neighbours`` wants is left to it. Raises nothing for a folder that
     cannot be read, nor for one that somebody else is sweeping.
@@ -155,17 +204,21 @@ async def sweep(
     else:
         with contextlib.suppress(OSError):
             remove_unread(directory, wall=wall())
+        openers = {name: await pinholes(name) for name in sorted(_openers(records, wall()))}
+        places = {name: place for name, one in openers.items() if (place := Place.of(one))}
         plan = leftovers(
-            records,
-            location=gateway.location,
-            internal_address=gateway.internal_address,
-            wall=wall(),
-            living=living,
+            records, mappings=Place.of(gateway), pinholes=places, wall=wall(), living=living
         )
         gateways: dict[str, Gateway | None] = {}
 
-        async def gateway_at(location: str) -> Gateway | None:
-            if protocol_of(location) == gateway.protocol:
+        async def gateway_at(port: Port, known: PortRecord) -> Gateway | None:
+            location = known.location
+            if port.ipv6:
+                opener = openers[protocol_of(location)]
+                if opener is not None:
+                    opener.recall(port, known.handle)
+                return opener
+            if gateway is not None and protocol_of(location) == gateway.protocol:
                 return gateway  # wherever its description is by now
             if location not in gateways:
                 gateways[location] = await reopen(location)
@@ -199,7 +252,7 @@ def _read(
 
 async def _renew(
     leftover: Leftover,
-    gateway_at: Callable[[str], Awaitable[Gateway | None]],
+    gateway_at: Callable[[Port, PortRecord], Awaitable[Gateway | None]],
     report: SweepReport,
     lease: int,
     wall: Callable[[], float],
@@ -207,7 +260,7 @@ async def _renew(
     """Keep the ports of a dead session whose program lives on."""
     record = leftover.session
     for port in leftover.renew:
-        gateway = await gateway_at(record.ports[port].location)
+        gateway = await gateway_at(port, record.ports[port])
         outcome = await gateway.add(port, lease=lease) if gateway is not None else None
         name = f"{port} of {record.header.command[0].rpartition('/')[2]}"
         if not isinstance(outcome, Mapped):
@@ -221,7 +274,7 @@ async def _renew(
 
 async def _sweep_one(
     leftover: Leftover,
-    gateway_at: Callable[[str], Awaitable[Gateway | None]],
+    gateway_at: Callable[[Port, PortRecord], Awaitable[Gateway | None]],
     report: SweepReport,
     neighbours: Neighbours,
     wall: Callable[[], float],
@@ -233,7 +286,7 @@ async def _sweep_one(
     report.left += [f"{port} of {whose} is left: {why}" for port, why in leftover.keep]
     for port in leftover.remove:
         location = record.ports[port].location
-        gateway = await gateway_at(location)
+        gateway = await gateway_at(port, record.ports[port])
         if gateway is None:
             left = True
             report.left.append(

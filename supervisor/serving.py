@@ -19,6 +19,7 @@ from natsup.state.history import History
 from natsup.state.journal import Header, Journal, SessionRecord, boot, default_directory
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
+from natsup.state.secret import secret
 from natsup.supervisor import clock, guard, handover, takeover
 from natsup.supervisor import log as logs
 from natsup.supervisor.client_watch import ClientWatch
@@ -32,6 +33,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
@@ -155,8 +157,23 @@ class Session:
             neighbours=self._neighbours,
             tell=history.add,
         )
+        self._pinhole_keeper = Keeper(
+            Ledger(Policy(lease=settings["lease"])),
+            journal,
+            clock=clock.now,
+            sleep_until=clock.sleep_until,
+            neighbours=self._neighbours,
+            tell=history.add,
+        )
+        self._pinholes = Pinholes(settings, self._pinhole_keeper, lambda: secret(folder))
         self._finder = Finder(
-            settings, self._keeper, receiver.rules, folder, self._neighbours, history
+            settings,
+            self._keeper,
+            receiver.rules,
+            folder,
+            self._neighbours,
+            history,
+            self._pinholes,
         )
 
     async def run(self) -> None:
@@ -167,11 +184,12 @@ class Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
+            nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
             if points.STOP_AT:
                 points.reached("end")
-            left = not await self._keeper.close(_CLEAN_UP_SECONDS)
+            left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
@@ -183,6 +201,18 @@ class Session:
         if points.STOP_AT:
             points.reached("over")
         self._kin.tell_guard(handover.DONE)
+
+    async def _clean_up(self) -> bool:
+        """Take everything back from the router. True: all is gone."""
+        gone: list[bool] = []
+
+        async def close(keeper: Keeper) -> None:
+            gone.append(await keeper.close(_CLEAN_UP_SECONDS))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close, self._keeper)
+            nursery.start_soon(close, self._pinhole_keeper)
+        return all(gone)
 
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
@@ -196,6 +226,7 @@ class Session:
             self._journal,
             self._finder,
             endings,
+            self._pinholes,
             events=self._receiver.closes is None,
             claimed=self._clients.claimed,
         )
@@ -206,19 +237,21 @@ class Session:
                 self._before,
                 self._journal,
                 self._keeper,
+                self._pinholes,
                 endings,
                 events=self._receiver.closes is None,
             )
             if points.STOP_AT:
                 points.reached("restored")
+        meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
         if points.STOP_AT and self._before is not None:
             points.reached("adopt")
-        meanwhile = await trio.to_thread.run_sync(self._bound_meanwhile)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
+                nursery.start_soon(self._pinholes.run)
             nursery.start_soon(self._clients.run)
             nursery.start_soon(self._kin.hear_guard)
             nursery.start_soon(self._kin.reap)
@@ -343,6 +376,7 @@ class Session:
 
     def _gone(self, number: int) -> None:
         self._keeper.release(number)
+        self._pinholes.release(number)
         self._receiver.untold.pop(number, None)
         self._clients.gone(number)
 

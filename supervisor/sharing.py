@@ -23,19 +23,21 @@ _TELL_SECONDS = 10.0  # for the session that leads to tell the external address
 
 
 class Sharing:
-    """``look_again``: has the search for the router begin anew."""
+    """``look_again``: has the search for the router begin anew, for a reason that it logs."""
 
-    def __init__(self, keeper: Keeper, look_again: Callable[[], None]) -> None:
+    def __init__(self, keeper: Keeper, look_again: Callable[[str], None]) -> None:
         self._keeper = keeper
         self._look_again = look_again
         self._gateway: Gateway | None = None  # while it answers
         self._sessions: Sessions | None = None
         self._compared = 0.0  # when another session last looked for what is mapped
+        self._delay = 0.0
         self._found = trio.Event()
 
-    def found(self, gateway: Gateway | None) -> None:
-        """The router was found, again perhaps, or lost."""
-        self._gateway = gateway
+    def found(self, gateway: Gateway | None, *, delay: float = 0.0) -> None:
+        """The router was found, again perhaps, or lost. ``delay``: seconds until what was mapped on
+        it before is looked for."""
+        self._gateway, self._delay = gateway, delay
         if gateway is not None:
             self._found.set()
 
@@ -60,11 +62,13 @@ class Sharing:
                 log.exception("nothing is shared with the other sessions any more")
 
     async def external_address(self, gateway: Gateway) -> str | None:
-        """Read it, unless another session tells it."""
+        """Read it, and tell the keeper. None where another session tells it, or the router does not
+        say."""
         sessions = self._sessions
         if sessions is not None and await sessions.told_external(_TELL_SECONDS):
             return None
         address = await gateway.external_address()
+        self._keeper.external_address(address)
         if sessions is not None and sessions.leader is not None:
             await sessions.leader.tell_external(address)
         return address
@@ -81,13 +85,12 @@ class Sharing:
         self._compared = clock.now()
         self._keeper.compared(missing)
         if self._gateway is None:
-            self._look_again()  # the other one has found it
+            self._look_again("another session has found the router")
 
     def _hear_restarted(self, protocol: str, reason: str) -> None:
         """By UPnP what is missing is told as well, a little later."""
         if protocol != "upnp" or self._gateway is None:
-            log.info("%s, another session says", reason)
-            self._look_again()
+            self._look_again(f"{reason}, another session says")
 
     # --- what this one does for all ---
 
@@ -110,8 +113,7 @@ class Sharing:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watching, send)
             async for reason in receive:
-                log.info("%s", reason)
-                self._look_again()
+                self._look_again(reason)
                 await leader.tell_restarted(reason)
 
     async def _compare(self, leader: Leader) -> None:
@@ -126,6 +128,8 @@ class Sharing:
                 nursery.start_soon(cancel_after, found, nursery.cancel_scope)
                 await clock.sleep_until(due)
                 nursery.cancel_scope.cancel()
+            if found.is_set():
+                await trio.sleep(self._delay)
             due = clock.now() + _COMPARE_SECONDS
             if self._gateway is not None:
                 await leader.compare(partial(_missing, self._gateway))

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
@@ -22,17 +23,17 @@ from natsup.supervisor.endings import Endings
 from natsup.supervisor.glimpse import Kind
 from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.page import UNJUDGED, Unanswered
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.target import Unreachable, thread_group, thread_pidfd
 
 log = logging.getLogger("natsup.session")
 
 
-def record_of(sought: Sought, number: int, name: str) -> SocketRecord:
-    """What the journal is to know of a socket. ``number``: its cookie."""
-    kind, port = sought.kind, str(sought.port)
-    address = sought.address.hex()
+def record_of(sought: Sought, number: int, name: str, ports: list[str]) -> SocketRecord:
+    """What the journal is to know of a socket. ``number``: its cookie. ``ports``: that it holds."""
+    kind, address = sought.kind, sought.address.hex()
     return SocketRecord(
-        number, port, address, kind.domain, kind.protocol, kind.inode, sought.process, name
+        number, ports, address, kind.domain, kind.protocol, kind.inode, sought.process, name
     )
 
 
@@ -40,13 +41,19 @@ def sought(record: SocketRecord) -> Sought:
     """The socket that the journal tells of."""
     kind = Kind(record.domain, 0, record.protocol, record.inode)
     address = bytes.fromhex(record.address)
-    return Sought(kind, record.process, Port.read(record.port), address, record.cookie)
+    return Sought(kind, record.process, _port(record), address, record.cookie)
+
+
+def _port(record: SocketRecord) -> Port:
+    """What it is bound to, whatever is published of it."""
+    return replace(Port.read(record.ports[0]), ipv6=False)
 
 
 async def resume(
     record: SessionRecord,
     journal: Journal,
     keeper: Keeper,
+    pinholes: Pinholes,
     endings: Endings | None,
     *,
     events: bool,
@@ -60,12 +67,20 @@ async def resume(
         if endings is not None:
             endings.watch(watched)  # first, so that no end is missed
         if await afterwards.alive(socket, events=events):
-            holders.setdefault(socket.port, []).append(known.cookie)
+            for port in known.ports:
+                holders.setdefault(Port.read(port), []).append(known.cookie)
             continue
         if endings is not None:
             endings.unwatch(known.cookie)
         journal.ended(known.cookie)
-    keeper.restore(record, holders)
+    for ipv6, restore in (
+        (False, partial(keeper.restore, gateway=record.gateway)),
+        (True, pinholes.restore),
+    ):
+        restore(
+            {port: known for port, known in record.ports.items() if port.ipv6 is ipv6},
+            {port: cookies for port, cookies in holders.items() if port.ipv6 is ipv6},
+        )
     wall = time.time()
     for client in record.clients.values():  # they will be seen to be clients again
         journal.client(replace(client, until=wall), wall=wall)
@@ -125,7 +140,7 @@ def lives(record: SocketRecord) -> bool:
 
 
 def _listed(record: SocketRecord) -> bool:
-    port = Port.read(record.port)
+    port = _port(record)
     with contextlib.suppress(OSError):
         for found in diag.dump(record.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
             if (found.port, found.inode) == (port.number, record.inode):

@@ -12,11 +12,11 @@ import trio
 from trio.testing import MockClock
 
 from natsup.state.model import Mapped, Outcome, Port, Protocol
-from natsup.upnp import trust
 from natsup.upnp.discovery import find_gateway
 from natsup.upnp.igd import Igd
 from natsup.upnp.network import Network, NoGateway
 from tests.gateway.gateway import DESCRIPTIONS, HERE, IMPOSTOR, ROUTER, Gateway, running
+from tests.gateway.house import trust_loopback
 from tests.gateway.quirks import Quirks
 
 NETWORK = Network("lo", ROUTER, HERE)
@@ -26,16 +26,7 @@ PLAIN = (DESCRIPTIONS / "plain.xml").read_text()
 
 @pytest.fixture(autouse=True)
 def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused elsewhere because it is this host."""
-    genuine = trust.location
-
-    def location(text: str, *, sender: str, own: str) -> trust.Url:
-        url = trust.read(text)
-        if url.host in (ROUTER, IMPOSTOR) and url.host == sender:
-            return url
-        return genuine(text, sender=sender, own=own)
-
-    monkeypatch.setattr(trust, "location", location)
+    trust_loopback(monkeypatch)
 
 
 @asynccontextmanager

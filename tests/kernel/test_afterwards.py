@@ -127,7 +127,9 @@ def test_who_begins_to_listen_meanwhile_is_seen() -> None:
     missed: dict[str, int] = {}
     looks: dict[str, Callable[[Sought, socket.socket], object]] = {
         "look": lambda wanted, sock: trio.run(partial(afterwards.look, wanted, events=True)),
-        "lives": lambda wanted, sock: takeover.lives(record_of(wanted, cookie(sock), "x")),
+        "lives": lambda wanted, sock: takeover.lives(
+            record_of(wanted, cookie(sock), "x", [wanted.port])
+        ),
         "unlisted": lambda wanted, sock: not destroyed.unlisted([wanted.watched(cookie(sock))]),
     }
     thread = threading.Thread(target=listen)

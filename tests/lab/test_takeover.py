@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.cast import state
-from tests.lab.lab import LAN1, Lab
+from tests.lab.lab import LAN1, LAN1_6, Lab
 from tests.lab.program import NATSUP, Program
 
 Start = Callable[..., Program]
@@ -144,3 +144,24 @@ def test_a_program_that_outlives_its_session_keeps_its_ports(lab: Lab, start: St
     done = lab.run("lan1", [NATSUP, "clean"], env=program.environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert lab.table() == {}
+
+
+@pytest.mark.parametrize("lab", [{"ipv6": True, "pmp": True}], indirect=True)
+@pytest.mark.parametrize("protocol", ["upnp", "pcp"])
+def test_pinholes_are_taken_over(lab: Lab, tmp_path: Path, protocol: str) -> None:
+    program = Program(lab, tmp_path, "--protocols", protocol)
+    assert program.pid
+    assert program.bind("s", 7000, family="INET6") is None
+
+    def kinds() -> set[str]:
+        (session,) = program.status()
+        return {f"{m['family']} {m['state']}" for m in session["mappings"]}
+
+    lab.wait_for(lambda: kinds() == {"ipv4 mapped", "ipv6 mapped"})
+    kill_supervisor(lab, program)
+    program.serve("s")
+    lab.wait_for(lambda: kinds() == {"ipv4 mapped", "ipv6 mapped"})
+    assert lab.fetch("tcp", 7000, to=LAN1_6) == b"here"
+    os.kill(program.pid, signal.SIGKILL)
+    program.process.wait(20)
+    lab.wait_for(lambda: (lab.pinholes(), lab.table()) == ({}, {}))

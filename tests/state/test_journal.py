@@ -375,7 +375,7 @@ def test_where_it_is(environ: dict[str, str], uid: int, expected: str) -> None:
     assert default_directory(environ, uid) == Path(expected)
 
 
-SOCKET = SocketRecord(77, "tcp/6881", "00000000", 2, 6, 4711, 1234, "rtorrent")
+SOCKET = SocketRecord(77, ["tcp/6881", "tcp6/6881"], "00000000", 2, 6, 4711, 1234, "rtorrent")
 
 
 def test_sockets_are_read_until_they_end(tmp_path: Path) -> None:
@@ -439,7 +439,7 @@ def test_who_has_no_supervisor_any_more_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cookie": "x"}, {"port": 5}, {"address": "zz"}, {"domain": None}]
+    "wrong", [{"cookie": "x"}, {"ports": [5]}, {"ports": []}, {"address": "zz"}, {"domain": None}]
 )
 def test_a_socket_that_cannot_be_read_is_passed_over(wrong: dict[str, object]) -> None:
     lines = [json.dumps({"natsup": 1, **asdict(HEADER)}).encode()]

@@ -367,7 +367,7 @@ def test_whoever_takes_it_away_again_and_again_is_not_fought(careful: Ledger) ->
         careful.checked(PORT, Mapped(0), now + 3)  # it stays for some minutes
         now += 300
         requests(careful.compare(now))
-    assert pauses == [0.0, 30.0, 60.0, 120.0, 240.0, 480.0]
+    assert pauses == [0.0, 60.0, 900.0, 3600.0, 86400.0, 86400.0]
 
 
 def test_what_is_another_hosts_by_now_is_left_alone(careful: Ledger) -> None:
@@ -379,7 +379,7 @@ def test_what_is_another_hosts_by_now_is_left_alone(careful: Ledger) -> None:
         "held by 192.168.77.3",
         False,
     )
-    assert careful.next_deadline() == 300.1 + 900
+    assert careful.next_deadline() == 600.0  # it may have been given back
 
 
 def test_a_router_that_forgets_at_once_is_asked_ever_more_rarely() -> None:
@@ -783,3 +783,62 @@ def test_what_a_port_costs_does_not_depend_on_how_many_there_are(gateway: bool) 
     few = looks_of_one_ports_life(10, gateway=gateway)
     assert 0 < few < 40
     assert looks_of_one_ports_life(10_000, gateway=gateway) == few
+
+
+def test_what_another_host_has_is_asked_for_with_every_comparison() -> None:
+    """It may have been given back. The question is a look first: nothing is taken away."""
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.0)
+    ledger.added(PORT, Conflict("192.168.1.3"), 0.0)
+    assert ledger.next_deadline() == 300.0
+    assert requests(ledger.tick(300.0)) == [Add(PORT, 3600)]
+    ledger.added(PORT, Mapped(3600), 300.0)
+    assert requests(ledger.compare(400.0)) == [Check(PORT)]
+
+
+def test_who_has_it_is_not_known_and_it_is_asked_for_rarely() -> None:
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.0)
+    ledger.added(PORT, Conflict(""), 0.0)
+    assert ledger.next_deadline() == 900.0
+
+
+def test_a_restart_is_no_users_removal() -> None:
+    """Everything is gone: what waits for its pause is put back with the rest."""
+    other = Port(Protocol.TCP, 6882)
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    for holder, port in enumerate((PORT, other)):
+        ledger.ask(port, 0.0)
+        ledger.added(port, Mapped(3600), 0.0)
+        ledger.claim(port, holder, 0.0)
+    now, gone = 0.0, Ignored("it is gone")
+    for _ in range(2):  # the user removes one, twice
+        ledger.compare(now)
+        ledger.checked(other, Mapped(0), now)
+        effects = ledger.checked(PORT, gone, now)
+        if requests(effects):
+            ledger.added(PORT, Mapped(3600), now)
+            ledger.compare(now + 1)
+            ledger.checked(other, Mapped(0), now + 1)
+            ledger.checked(PORT, Mapped(0), now + 1)
+    assert ledger.next_deadline() == now + 60
+    ledger.tick(now + 60)
+    ledger.added(PORT, Mapped(3600), now + 60)
+    ledger.compare(now + 70)
+    assert requests(ledger.checked(PORT, gone, now + 70)) == []
+    assert requests(ledger.checked(other, gone, now + 70)) == [Add(other, 3600)]
+    assert requests(ledger.tick(now + 70)) == [Add(PORT, 3600)]
+
+
+def test_what_may_have_been_restarted_is_looked_through_a_little_later() -> None:
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    assert requests(ledger.gateway_found(100.0, delay=3.0)) == []
+    assert ledger.next_deadline() == 103.0
+    assert requests(ledger.tick(103.0)) == [Check(PORT)]

@@ -208,7 +208,9 @@ class LedgerMachine(RuleBasedStateMachine):
             times = [entry.due for entry in idle if len(idle) == len(list(self.ledger))]
         else:
             times = [entry.due for entry in idle]
-            if any(entry.exists for entry in self.ledger):
+        if self.connected and any(entry.exists or entry.held_by for entry in self.ledger):
+            times.append(self.ledger._verify_at)
+            if not self.ledger._silent:
                 times.append(self.ledger._compare_at)
         known = [when for when in times if when is not None]
         assert self.ledger.next_deadline() == min(known, default=None)

@@ -239,7 +239,7 @@ async def test_sockets_are_known_by_what_the_machine_calls_this_start(
     journal = Journal.create(tmp_path, Header("dead", 1, ["/bin/x"], started=0.0, boot=name))
     journal.gateway(GatewayRecord("upnp", LOCATION, HERE, None))
     journal.note(Note(TCP, State.MAPPED, "", 3600.0, 1, exists=True), now=0.0, wall=1000.0)
-    journal.socket(SocketRecord(5, str(TCP), "00000000", 2, 6, 1, 1, "x"))
+    journal.socket(SocketRecord(5, [str(TCP)], "00000000", 2, 6, 1, 1, "x"))
     journal.end(left=True)
     report = await sweep(
         tmp_path, Renewing(), wall=lambda: 1000.0, neighbours=Others(), lives=lambda record: True

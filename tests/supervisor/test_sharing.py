@@ -66,7 +66,7 @@ class Session:
         self.sharing = Sharing(cast(Keeper, self.keeper), self._look_again)
         self.scope = trio.CancelScope()
 
-    def _look_again(self) -> None:
+    def _look_again(self, reason: str) -> None:
         self.again += 1
 
     async def start(self, nursery: trio.Nursery, name: str) -> None:

@@ -17,8 +17,11 @@ import trio
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.ears import Ears
+from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
+    ANNOUNCED_PORT,
+    ANNOUNCED_TO,
     OFF,
     PORT,
     Answer,
@@ -33,7 +36,7 @@ from natsup.upnp.pmp.answers import (
 )
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import Device
-from natsup.upnp.pmp.timing import Reading
+from natsup.upnp.pmp.timing import Pace, Reading
 from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
@@ -44,7 +47,6 @@ _ASIDE = 2.0  # seconds for what is good to know and nothing waits for
 _EVERY = 10.0  # seconds between looks at the clock of a router that has something mapped
 _SPREAD = 5.0  # seconds over which hosts spread their questions after an announcement
 _APART = 10.0  # seconds between announcements that count
-_ALL, _ALL_PORT = "224.0.0.1", 5350  # where routers announce themselves
 _DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
 _QUIET = 1800.0  # seconds: a refusal may hold for longer, says the router (RFC 6887, section 7.4)
 _T = TypeVar("_T")
@@ -82,6 +84,7 @@ class PmpGateway:
         self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
+        self._pace = Pace()
         self._life = 0  # how often it was seen to have been restarted
         self._restarted = False  # and nobody has been told
         self._announced = False
@@ -213,7 +216,11 @@ class PmpGateway:
         told = float("-inf")
         try:
             async with Ears(
-                interface, self.internal_address, self._router[0], group=_ALL, port=_ALL_PORT
+                interface,
+                self.internal_address,
+                self._router[0],
+                group=ANNOUNCED_TO,
+                port=ANNOUNCED_PORT,
             ) as ears:
                 while True:
                     await ears.hear()
@@ -256,10 +263,11 @@ class PmpGateway:
         because one that stays keeps its port from programs.
         """
         request, sent = self._language.encode(step), 0
-        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+        own = self.internal_address
+        with trio.socket.socket(family(own), trio.socket.SOCK_DGRAM) as sock:
             try:
-                await sock.bind((self.internal_address, 0))
-                await sock.connect(self._router)
+                await sock.bind(endpoint(own, 0))
+                await sock.connect(endpoint(*self._router))
                 for wait in self._language.retransmission.waits(lambda: random.uniform(-1, 1)):
                     await sock.send(request)
                     sent += 1
@@ -286,7 +294,9 @@ class PmpGateway:
         if heard.epoch is None:
             return
         before, self._clock = self._clock, Reading(heard.epoch, _now())
-        if before is not None and self._language.lost(before, self._clock):
+        if before is None or not self._language.lost(before, self._clock):
+            return
+        if self._pace.believed(before, self._clock):
             log.debug("the router's clock: %s, and then %s", before, self._clock)
             self._life += 1
             self._refused.clear()
@@ -309,7 +319,7 @@ _OFF = frozenset({Refusal.NOT_AUTHORIZED, Refusal.OPCODE})
 
 def location(protocol: str, router: str, port: int = PORT) -> str:
     """Which gateway this is, as a URL."""
-    return f"{protocol}://{router}:{port}"
+    return f"{protocol}://[{router}]:{port}" if ":" in router else f"{protocol}://{router}:{port}"
 
 
 def speak(
