@@ -128,7 +128,7 @@ def test_who_begins_to_listen_meanwhile_is_seen() -> None:
     looks: dict[str, Callable[[Sought, socket.socket], object]] = {
         "look": lambda wanted, sock: trio.run(partial(afterwards.look, wanted, events=True)),
         "lives": lambda wanted, sock: takeover.lives(
-            record_of(wanted, cookie(sock), "x", [wanted.port])
+            record_of(wanted, cookie(sock), "x", [str(wanted.port)])
         ),
         "unlisted": lambda wanted, sock: not destroyed.unlisted([wanted.watched(cookie(sock))]),
     }
