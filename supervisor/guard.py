@@ -194,9 +194,7 @@ class _Guard:
             unanswered.settle(self._listener, self._page)
             if points.STOP_AT:
                 points.reached("settled")
-            last = self._page.last()
-            if last:
-                self._listener.let_pass(last)
+            self._listener.pass_last(self._page)
         self._served = False
         if not self._done and not self._last:
             self._restart_at = self._restarts.ended(time.monotonic())

@@ -263,6 +263,8 @@ class Session:
             nursery.start_soon(self._adopt, publisher, meanwhile)
             await self._kin.finish.wait()
             await self._kin.wait_for_child()
+            if self._before is not None:  # then there may be something to remove, by whatever end
+                await self._finder.searched()
             nursery.cancel_scope.cancel()
 
     def _open_endings(self) -> Endings | None:
