@@ -443,7 +443,9 @@ def main(arguments: list[str]) -> None:
     listener, page, control, *journals = map(int, arguments)
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
-    guard = _Guard(Listener(listener), Page(page), handover.End(fileno=control), os.getppid())
+    end = handover.End(fileno=control)
+    # Not this process's parent, which is another one if the supervisor has ended by now.
+    guard = _Guard(Listener(listener), Page(page), end, handover.maker(end))
     guard.keep(journals)
     if points.STOP_AT:
         points.reached("guarding")
