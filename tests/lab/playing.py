@@ -412,7 +412,7 @@ class _Play:
                 self.found(otherwise)
                 return
             self.cast.go_on()
-            time.sleep(0.02)
+            time.sleep(0.1)  # a look at the router costs more than natsup does
 
     def _wait_for_stop(self) -> None:
         deadline = time.monotonic() + _SECONDS
