@@ -164,4 +164,8 @@ def test_pinholes_are_taken_over(lab: Lab, tmp_path: Path, protocol: str) -> Non
     assert lab.fetch("tcp", 7000, to=LAN1_6) == b"here"
     os.kill(program.pid, signal.SIGKILL)
     program.process.wait(20)
-    lab.wait_for(lambda: (lab.pinholes(), lab.table()) == ({}, {}))
+    lab.wait_for(lambda: lab.table() == {})
+    if protocol == "pcp":  # miniupnpd refuses to remove a pinhole that was renewed
+        lab.wait_for(lambda: "tcp6/7000: the router ends it in 120 s by itself" in program.log())
+    else:
+        lab.wait_for(lambda: lab.pinholes() == {})
