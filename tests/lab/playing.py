@@ -235,6 +235,7 @@ class _Play:
         else:
             self.jump.write_text(f"{_DAY if event is Event.FORWARD else -_DAY}\n")
         self.alone = not self.cast.members()
+        self.table = self.lab.table() if self.alone else {}
 
     def _fill(self) -> None:
         """Leave no room for the journal but 20 bytes, so that a line is cut off."""
@@ -425,8 +426,13 @@ class _Play:
         protocol = "udp" if self.shape.udp else "tcp"
         held = {name: f"{protocol}/{self.bound[name]}" for name in self.open if name in self.bound}
         possible = dict.fromkeys(held.values(), LAN1)
-        # What was bound, and whose caller was told otherwise by the kernel, nobody knows of.
-        sure = {held[name]: LAN1 for name in held if self.open[name] is None}
+        # Who is left alone keeps what there is, no more. And what was bound, and whose caller was
+        # told otherwise by the kernel, nobody knows of.
+        sure = {
+            held[name]: LAN1
+            for name in held
+            if self.open[name] is None and (not self.alone or held[name] in self.table)
+        }
 
         def right() -> bool:
             table = self.lab.table()
