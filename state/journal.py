@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from natsup.state import points
 from natsup.state.gateway import protocol_of
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port
@@ -36,6 +37,7 @@ _MOST_CLIENTS = 100  # of a session, that are shown
 _DELETED = ".jsonl (deleted)"  # how proc_pid_fd(5) shows a journal that has been removed
 # What a line that is none of ours may raise: JSON knows Infinity, and depth
 _BROKEN = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_UNREAD_SECONDS = 60.0  # in which a journal that is begun has been locked
 _TRIES = 16  # at a journal that is written anew again and again
 
 
@@ -59,6 +61,7 @@ class Header:
     pid: int  # of the program's first process
     command: list[str]
     started: float  # seconds of the wall clock
+    boot: str = ""  # of the machine: what it calls this one (see `boot`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class Journal:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal = cls(path, _locked(unread(path)), most)
+            if points.STOP_AT:
+                points.reached("create")
             unread(path).rename(path)
         except OSError as error:
             log.warning(
@@ -295,7 +300,7 @@ class Journal:
         """The session is over. Without anything left on the gateway the journal is over, too."""
         if self._path is not None and not left:
             try:
-                self._path.unlink()
+                remove(self._path)
             except OSError as error:
                 log.warning("the journal %s cannot be removed: %s", self._path, error.strerror)
         if self._fd is not None:
@@ -306,19 +311,28 @@ class Journal:
         """Write the journal anew if it has grown large."""
         if self._fd is None or self._path is None or self._size <= self._limit:
             return
+        if points.STOP_AT:
+            points.reached("compact")
         new = unread(self._path)
         data = self._what_stands()
         # Where it does not work, or does not help, it is not tried at every line.
         self._limit = max(self._most, 2 * len(data), self._size + self._most // 2)
         fd, handed = -1, False
         try:
+            new.unlink(missing_ok=True)  # a supervisor has ended in the middle of this
             fd = _locked(new)
             if os.write(fd, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if points.STOP_AT:
+                points.reached("written")
             handed = self.hand_on(fd)
             if not handed:
                 raise OSError(errno.EAGAIN, "the guard is busy")
+            if points.STOP_AT:
+                points.reached("handed")
             new.rename(self._path)
+            if points.STOP_AT:
+                points.reached("renamed")
         except OSError as error:
             log.info("the journal cannot be written anew: %s", error.strerror)
             if fd >= 0:
@@ -370,6 +384,15 @@ class Journal:
         self._complained = True
 
 
+def boot() -> str:
+    """What names the machine's life since it was started, in which cookies name sockets: random(4).
+    "" without /proc. The wall clock does not tell: it may have been set since."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def unread(path: Path) -> Path:
     """What a journal is called before it is locked: nobody reads it, nor takes its lock."""
     return path.with_suffix(".new")
@@ -398,6 +421,18 @@ def remove(path: Path) -> None:
     OSError."""
     path.unlink(missing_ok=True)
     unread(path).unlink(missing_ok=True)
+
+
+def remove_unread(directory: Path, *, wall: float) -> None:
+    """Remove what sessions left that ended while they wrote a journal that nobody has read yet.
+    Raises OSError."""
+    for path in directory.glob("sessions/*.new"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if wall - os.fstat(file.fileno()).st_mtime < _UNREAD_SECONDS:
+                continue  # it may not be locked yet
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _locked(path: Path) -> int:
@@ -432,6 +467,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                         int(record["pid"]),
                         [str(word) for word in record["command"]],
                         float(record["started"]),
+                        str(record.get("boot", "")),
                     )
                 )
             elif "gateway" in record:

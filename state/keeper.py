@@ -183,6 +183,8 @@ class Keeper:
             points.reached("release")
         self._journal.ended(holder)
         self._carry_out(self._ledger.release(holder, self._clock()))
+        if points.STOP_AT:
+            points.reached("released")
 
     def gateway_found(
         self,

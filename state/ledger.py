@@ -236,6 +236,8 @@ class Ledger:
         """A port of a session that goes on: another ledger had it, which is lost. ``holders``: the
         sockets that have it now, by their cookies. What follows, follows once a gateway is found.
         """
+        if expires is not None:  # it was written down by the wall clock, which may have been set
+            expires = min(expires, now + self.policy.lease)
         self._entries[port] = Entry(port, reason=reason, exists=exists, expires=expires)
         entry = self._touch(port)
         entry.handle = handle

@@ -9,9 +9,9 @@ removed by the protocol that made it: routers let no other one do so, or say tha
 have not. Pinholes lead to an address of their own, and are closed where they were opened, too.
 """
 
+import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +24,10 @@ from natsup.state.journal import (
     PortRecord,
     SessionRecord,
     SocketRecord,
+    boot,
     extend,
     remove,
+    remove_unread,
     sessions,
 )
 from natsup.state.ledger import Policy
@@ -197,6 +199,8 @@ async def sweep(
         report.left.append(f"the state folder {directory} cannot be used: {error.strerror}")
         return report
     else:
+        with contextlib.suppress(OSError):
+            remove_unread(directory, wall=wall())
         openers = {name: await pinholes(name) for name in sorted(_openers(records, wall()))}
         places = {name: place for name, one in openers.items() if (place := Place.of(one))}
         plan = leftovers(
@@ -233,11 +237,10 @@ def _read(
     A cookie names a socket for as long as the machine runs (socket(7), SO_COOKIE).
     """
     records = sessions(directory)
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     living = {
         socket.cookie
         for record in records
-        if not record.alive and record.header.started > booted
+        if not record.alive and record.header.boot == boot()
         for socket in record.sockets.values()
         if lives(socket)
     }

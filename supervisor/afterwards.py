@@ -67,6 +67,10 @@ async def look(sought: Sought, *, events: bool) -> Seen | None:
 
 
 def _by_events(sought: Sought) -> Seen | None:
+    return _listed(sought) or _listed(sought)  # see `diag.dump`
+
+
+def _listed(sought: Sought) -> Seen | None:
     kind, port = sought.kind, sought.port
     address = sought.address
     for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from typing import Any, NoReturn
 
 from natsup.state import report
-from natsup.state.journal import default_directory, sessions
+from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
 from natsup.supervisor.options import BadOption, check_state_folder
 
@@ -143,6 +143,7 @@ def _clean(words: list[str]) -> int:
     try:
         dead = [session for session in sessions(directory) if not session.alive]
         left = forget(dead, wall=time.time())
+        remove_unread(directory, wall=time.time())
     except OSError as error:
         return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
     if not left:

@@ -207,13 +207,18 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
+    missing = _missing(_missing(watched))  # see `diag.dump`
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
+    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
+
+
+def _missing(watched: Sequence[Watched]) -> list[Watched]:
+    """Which of these sockets are not in one listing."""
     kinds: dict[tuple[int, Protocol], list[Watched]] = {}
     for one in watched:
         kinds.setdefault((one.domain, one.port.protocol), []).append(one)
     listed = {one for kind, some in kinds.items() for one in _listed(*kind, some)}
-    missing = [one for one in watched if one not in listed]
-    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
-    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
+    return [one for one in watched if one not in listed]
 
 
 def _listed(domain: int, protocol: Protocol, watched: Sequence[Watched]) -> Iterator[Watched]:

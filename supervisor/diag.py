@@ -97,6 +97,10 @@ def dump(family: int, protocol: int, states: int = EVERY_STATE, *, port: int = 0
 
     ``states``: one bit for each that is wanted, by its number in net/tcp_states.h. ``port``: only
     those that are bound to it, and a few others; 0: all. The kernel is quick to leave others out.
+
+    It lists TCP sockets that listen first, and then those that are bound and do not: one that
+    begins to listen in between is in neither part (inet_diag_dump_icsk(), net/ipv4/inet_diag.c). So
+    what is missing is to be looked for once more.
     """
     request = _REQUEST.pack(family, protocol, 0, 0, states, port.to_bytes(2, "big"))
     header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0)

@@ -182,11 +182,13 @@ class _Guard:
         """The supervisor has ended, or is about to: the end of the stream comes before that of
         other descriptors, by which it may hold ports."""
         self._await_supervisor()
+        if points.STOP_AT:
+            points.reached("settle")
         if self._served:
             unanswered.settle(self._listener, self._page)
-            last = self._page.last()
-            if last:
-                self._listener.let_pass(last)
+            if points.STOP_AT:
+                points.reached("settled")
+            self._listener.pass_last(self._page)
         self._served = False
         if not self._done and not self._last:
             self._plan_start()
@@ -220,6 +222,8 @@ class _Guard:
         """Start a supervisor. Without descriptors or processes for it, that is tried again later,
         and everything passes, as when it has died."""
         self._restart_at = None
+        if points.STOP_AT:
+            points.reached("restart")
         self._restarts.began(time.monotonic())
         ends: tuple[handover.End, ...] = ()
         try:
@@ -398,8 +402,9 @@ class ParentGuard(_Guard):
                 self._hear()
 
     def stay_behind(self) -> None:
-        """The program's first process has ended and others live on: guard them, detached."""
-        if self._listener.abandoned() or os.fork() != 0:
+        """The program's first process has ended, and others may live on: guard them, detached, and
+        see to it that somebody cleans up."""
+        if self._done or os.fork() != 0:
             return
         kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
         if self._control is not None:
@@ -444,8 +449,12 @@ def main(arguments: list[str]) -> None:
     listener, page, control, *journals = map(int, arguments)
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
-    guard = _Guard(Listener(listener), Page(page), handover.End(fileno=control), os.getppid())
+    end = handover.End(fileno=control)
+    # Not this process's parent, which is another one if the supervisor has ended by now.
+    guard = _Guard(Listener(listener), Page(page), end, handover.maker(end))
     guard.keep(journals)
+    if points.STOP_AT:
+        points.reached("guarding")
     guard.guard()
 
 

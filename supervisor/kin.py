@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import trio
 
+from natsup.state import points
 from natsup.supervisor import handover
 from natsup.supervisor.restarts import Restarts
 
@@ -55,6 +56,8 @@ class Kin:
         else:
             await trio.sleep_until(at)
         log.warning("the guard has gone: starting another one")
+        if points.STOP_AT:
+            points.reached("follow")
         self._restarts.began(trio.current_time())
         before = self.control
         try:
@@ -66,6 +69,8 @@ class Kin:
         self.control.setblocking(False)
         try:
             self._guard = self._start_guard(there.fileno())
+            if points.STOP_AT:
+                points.reached("followed")
         except OSError as error:
             log.warning("no guard can be started: %s", error.strerror)
         finally:

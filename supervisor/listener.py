@@ -91,9 +91,14 @@ class Listener:
 
         Never waits for another: an older kernel does not end that wait with the last caller.
         """
-        if not self._receive(page):
-            return
+        if self._receive(page):
+            self.pass_last(page)
+
+    def pass_last(self, page: Page) -> None:
+        """Let the call pass that was received last, if nobody has answered it."""
         notification = page.received()
+        if not (notification[0] and self.valid(notification[0])):
+            return
         if is_probe(notification):
             self.answer(notification[0], errno.ENOTUNIQ)
         else:

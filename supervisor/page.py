@@ -15,7 +15,7 @@ bound the program's socket for it by then: the kernel binds no socket twice.
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
 
@@ -29,7 +29,7 @@ _NOTHING = bytes(NOTIFICATION.size)
 HELD = 0  # natsup has done nothing to the program's socket
 BINDING = 1  # it is being bound on the program's behalf, or is bound
 BINDING_LENT = 2  # the same, with an SO_REUSEADDR that it did not have
-LEFT = 3  # it was answered after the supervisor's end, and its socket may be bound by now
+LEFT = 3  # it was let pass, and its socket may be bound by now
 UNJUDGED = 4  # the same, and no supervisor has seen it
 
 
@@ -135,14 +135,17 @@ class Page:
         if slot is not None:
             self.stage(slot, UNJUDGED)
 
-    def collect(self) -> list[Unanswered]:
-        """The calls that were left; from now on their slots are free."""
-        left = [call for call in self.unanswered() if call.stage >= LEFT]
-        for slot, number in enumerate(self._ids):
-            if number and self._calls[3 * slot + 2] >= LEFT:
-                self._ids[slot] = 0
+    def left(self) -> list[Unanswered]:
+        """The calls that were left."""
         self._find_free()
-        return left
+        return [call for call in self.unanswered() if call.stage >= LEFT]
+
+    def seen_to(self, calls: Collection[Unanswered]) -> None:
+        """What became of these calls that were left is known, and written down."""
+        numbers = {call.notification for call in calls}
+        for slot, number in enumerate(self._ids):
+            if number in numbers and self._calls[3 * slot + 2] >= LEFT:
+                self.drop(slot)
 
     def _find_free(self) -> None:
         """Which slots are free: another process has taken some, or freed them."""

@@ -155,6 +155,8 @@ class Publisher:
                 reservation = await self._reserve(call)
                 if reservation is None:
                     return  # the kernel will tell the program the same
+                if points.STOP_AT:
+                    points.reached("reserved")
                 reserved.enter_context(reservation)
                 port = fixed or Port(call.wanted.protocol, reservation.port)
                 if not publishable(port, self._rules):
@@ -285,13 +287,15 @@ class Publisher:
     def _claim(self, call: Call, watched: Watched, wish: Wish | Wishes) -> None:
         sought = _sought(call, watched.port, watched.cookie)
         self._journal.socket(record_of(sought, watched.cookie, call.name, wish.ports))
+        if points.STOP_AT:
+            points.reached("recorded")
         wish.claim(watched.cookie)
         self._claimed(call, watched)
 
     async def adopt(self, one: Inherited, process: int) -> None:
         """Publish the port of a socket that a program was started with."""
         port = Port(Protocol.UDP if one.udp else Protocol.TCP, one.number)
-        if not publishable(port, self._rules):
+        if not publishable(port, self._rules) or self._keeper.holds(one.cookie):
             return
         if self._settings["dry_run"]:
             log.info("%s, which the program was started with, would be published", port)
@@ -309,6 +313,8 @@ class Publisher:
             elif self._watches(watched):
                 self._journal.socket(record_of(sought, one.cookie, program(process)[1], wish.ports))
                 wish.claim(watched.cookie)
+                if points.STOP_AT:
+                    points.reached("adopted")
 
     async def _pass_and_look(
         self, call: Call, reservation: Reservation, port: Port, wish: Wish | Wishes
@@ -346,8 +352,10 @@ class Publisher:
         """Let a call pass that is looked at afterwards; None if nobody waits for it any more."""
         if reservation is not None:
             reservation.let_go()
+        # It stays in the page until it is claimed, for the next supervisor to see.
         passed = call.let_pass(self._listener)
-        self._drop(call)
+        if points.STOP_AT:
+            points.reached("passed")
         return _sought(call, port, call.cookie) if passed else None
 
     async def _claim_seen(
@@ -356,6 +364,8 @@ class Publisher:
         """Claim a port for a socket that was seen to be bound, and may have ended by now."""
         watched = sought.watched(seen.cookie)
         self._watch(watched)
+        if points.STOP_AT:
+            points.reached("seen")
         again = await afterwards.look(sought, events=self._events)
         if again is None:
             self._unwatch(watched)

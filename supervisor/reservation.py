@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 
+from natsup.state import points
 from natsup.supervisor import libc
 from natsup.supervisor.glimpse import Kind
 
@@ -73,7 +74,12 @@ class Reservation:
             program.setsockopt(*_REUSEADDR, _ON)
             self._sock.setsockopt(*_REUSEADDR, _ON)
         try:
-            return libc.bind(program.fileno(), self._address)
+            if points.STOP_AT:
+                points.reached("lent")
+            result = libc.bind(program.fileno(), self._address)
+            if points.STOP_AT:
+                points.reached("bound")
+            return result
         finally:
             if lent:
                 self._sock.setsockopt(*_REUSEADDR, _OFF)

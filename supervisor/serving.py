@@ -16,7 +16,7 @@ import trio
 
 from natsup.state import aside, points
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, SessionRecord, default_directory
+from natsup.state.journal import Header, Journal, SessionRecord, boot, default_directory
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.secret import secret
@@ -74,7 +74,7 @@ def serve(
         session=session,
     )
     if resumed is None:
-        header = Header(session, pid=pid, command=command, started=surroundings.started)
+        header = Header(session, pid, command, surroundings.started, boot())
         journal = Journal.create(folder, header)
     else:
         journal = resumed[0]
@@ -82,6 +82,8 @@ def serve(
         if fd != journal.fileno():
             os.close(fd)
     journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
+    if points.STOP_AT:
+        points.reached("created")
     history = History(folder, session, command)
     if journals is not None and resumed is None:
         log.warning(
@@ -105,7 +107,7 @@ def serve(
             folder,
             session,
             pid,
-            surroundings.inherited if journals is None else [],
+            surroundings.inherited,
             before,
         )
         trio.run(whole.run)
@@ -190,13 +192,19 @@ class Session:
             nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
+            if points.STOP_AT:
+                points.reached("end")
             left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
         self._neighbours.close()
+        if points.STOP_AT:
+            points.reached("cleaned")
         self._journal.end(left=left)
+        if points.STOP_AT:
+            points.reached("over")
         self._kin.tell_guard(handover.DONE)
 
     async def _clean_up(self) -> bool:
@@ -241,6 +249,8 @@ class Session:
             if points.STOP_AT:
                 points.reached("restored")
         meanwhile = await aside.run(self._bound_meanwhile)
+        if points.STOP_AT and self._before is not None:
+            points.reached("adopt")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
             nursery.start_soon(self._take_calls, publisher, nursery)
@@ -256,10 +266,11 @@ class Session:
             nursery.start_soon(self._wait_for_last_user)
             for one in self._inherited:
                 nursery.start_soon(publisher.adopt, one, self._pid)
-            for one, process in meanwhile:
-                nursery.start_soon(publisher.adopt, one, process)
+            nursery.start_soon(self._adopt, publisher, meanwhile)
             await self._kin.finish.wait()
             await self._kin.wait_for_child()
+            if self._before is not None:  # then there may be something to remove, by whatever end
+                await self._finder.searched()
             nursery.cancel_scope.cancel()
 
     def _open_endings(self) -> Endings | None:
@@ -299,6 +310,15 @@ class Session:
             if not (one.udp and clients.by_name(program(process)[1]) is not None)
         ]
 
+    async def _adopt(self, publisher: Publisher, found: list[tuple[Inherited, int]]) -> None:
+        """Publish what was bound meanwhile. Until that is written down, the next supervisor is to
+        find it, too."""
+        async with trio.open_nursery() as nursery:
+            for one, process in found:
+                nursery.start_soon(publisher.adopt, one, process)
+        self._page.seen_to(self._receiver.left)
+        self._receiver.left = []
+
     def _start_guard(self, control: int) -> int:
         """Start a guard in the place of one that has gone. Returns its pid; raises OSError."""
         journal = self._journal.fileno()
@@ -326,6 +346,8 @@ class Session:
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
+        if points.STOP_AT:
+            points.reached("anew")
         before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
         try:
             guard.become_supervisor(

@@ -111,12 +111,14 @@ def _first_unprivileged() -> int:
 
 
 def _take_calls(control: handover.End) -> bool:
-    """From the guard, which lets them pass until it hears this. False: it has other wishes."""
+    """From the guard, which lets them pass until it hears this. False: it has other wishes.
+
+    If it has gone meanwhile, there is nobody else to take them, or to clean up."""
     try:
         handover.send(control, handover.TAKING)
-        return handover.receive(control)[0] == handover.RECEIVED
+        return handover.receive(control)[0] in (handover.RECEIVED, b"")
     except OSError:
-        return False
+        return True
 
 
 def main(arguments: list[str]) -> None:
@@ -161,7 +163,9 @@ def main(arguments: list[str]) -> None:
             points.reached("taking")
         if not _take_calls(control):
             os._exit(0)  # the guard wants no more than an end
-    receiver.left = page.collect()
+        if points.STOP_AT:
+            points.reached("taken")
+    receiver.left = page.left()
     receiver.start()
 
     from natsup.supervisor import serving  # the slow part, while calls are being received

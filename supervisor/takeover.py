@@ -152,6 +152,10 @@ def _began(process: int) -> int:
 
 def lives(record: SocketRecord) -> bool:
     """Is a socket there that a journal names, on the port that it names? It may block."""
+    return _listed(record) or _listed(record)  # see `diag.dump`
+
+
+def _listed(record: SocketRecord) -> bool:
     port = _port(record)
     with contextlib.suppress(OSError):
         for found in diag.dump(record.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):

@@ -31,16 +31,19 @@ def marked(name: str) -> Iterator[bytes]:
         del os.environ[VARIABLE]
 
 
-def natsups(mark: bytes) -> dict[int, str]:
+def natsups(mark: bytes, besides: Collection[int] = ()) -> dict[int, str]:
     """natsup's own processes that have a mark, by their pids, and their command lines."""
     found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) in besides:
+            continue
+        folder = Path("/proc", name)
         with contextlib.suppress(OSError):
             if mark not in (folder / "environ").read_bytes().split(b"\0"):
                 continue
             words = (folder / "cmdline").read_bytes()
-            name = (folder / "comm").read_text()
-            if name.startswith("natsup") or b"natsup.supervisor" in words:
+            called = (folder / "comm").read_text()
+            if called.startswith("natsup") or b"natsup.supervisor" in words:
                 found[int(folder.name)] = words.replace(b"\0", b" ").decode(errors="replace")
     return found
 

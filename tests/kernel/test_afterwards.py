@@ -1,15 +1,20 @@
 """What has become of a bind() that was left to the kernel."""
 
 import os
+import random
 import socket
+import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import trio
 
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import afterwards
+from natsup.supervisor import afterwards, destroyed, takeover
 from natsup.supervisor.afterwards import Sought
 from natsup.supervisor.glimpse import kind_of
+from natsup.supervisor.takeover import record_of
 from natsup.supervisor.target import cookie
 
 WAYS = pytest.mark.parametrize("events", [True, False], ids=["events", "proc"])
@@ -102,3 +107,43 @@ async def test_a_server_that_does_not_listen_yet_is_waited_for() -> None:
         sock.listen()
         with trio.fail_after(10):
             assert await afterwards.bound(wanted, events=False) is not None
+
+
+def test_who_begins_to_listen_meanwhile_is_seen() -> None:
+    """In one listing of the kernel's such a socket is missing, now and then: of those that begin
+    to listen at this time, some three in a hundred."""
+    number, rounds = free_port(), 1500
+    begin, end = threading.Barrier(2), threading.Barrier(2)
+    held: list[socket.socket] = []
+
+    def listen() -> None:
+        for _ in range(rounds):
+            begin.wait()
+            for _ in range(random.randrange(60)):
+                pass
+            held[-1].listen()
+            end.wait()
+
+    missed: dict[str, int] = {}
+    looks: dict[str, Callable[[Sought, socket.socket], object]] = {
+        "look": lambda wanted, sock: trio.run(partial(afterwards.look, wanted, events=True)),
+        "lives": lambda wanted, sock: takeover.lives(
+            record_of(wanted, cookie(sock), "x", [str(wanted.port)])
+        ),
+        "unlisted": lambda wanted, sock: not destroyed.unlisted([wanted.watched(cookie(sock))]),
+    }
+    thread = threading.Thread(target=listen)
+    thread.start()
+    for turn in range(rounds):
+        with socket.socket() as sock:
+            sock.bind(("", number))
+            held.append(sock)
+            wanted = sought(sock, number)
+            name = list(looks)[turn % 3]
+            begin.wait()
+            if not looks[name](wanted, sock):
+                missed[name] = missed.get(name, 0) + 1
+            end.wait()
+            held.clear()
+    thread.join()
+    assert missed == {}

@@ -187,7 +187,7 @@ class Lab:
 
     def end_programs(self, spared: Collection[int] = ()) -> None:
         """Kill what runs on the hosts of the LAN, but for some, with the router answering."""
-        if self._router is not None and self._router.poll() is None:
+        if self.router_runs():
             self.resume_router()
         for process in self._on_lan:  # they may be in other namespaces by now
             process.kill()
@@ -275,6 +275,20 @@ class Lab:
         self._router.kill()
         self._router.wait()
 
+    def lose_rules(self) -> None:
+        """What a restarted router has forgotten: miniupnpd's rules outlive it in the kernel."""
+        for table, chain in (
+            ("filter", "miniupnpd"),
+            ("nat", "prerouting_miniupnpd"),
+            ("nat", "postrouting_miniupnpd"),
+        ):
+            self.run("router", ["nft", "flush", "chain", "inet", table, chain], check=True)
+        (self.folder / "leases").unlink(missing_ok=True)
+
+    def router_runs(self) -> bool:
+        """Is there a miniupnpd, whether it answers or not?"""
+        return self._router is not None and self._router.poll() is None
+
     def pause_router(self) -> None:
         """Have miniupnpd answer nothing, while its connections and forwardings stay."""
         assert self._router is not None
@@ -358,7 +372,7 @@ class Lab:
 
     def leases(self, word: str) -> list[str]:
         """What an answering router has noted of mappings whose descriptions have this word."""
-        if self._router is None or self._router.poll() is not None:
+        if not self.router_runs():
             return []
         try:
             lines = (self.folder / "leases").read_text().splitlines()

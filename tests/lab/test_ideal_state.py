@@ -20,17 +20,6 @@ def start(lab: Lab, tmp_path: Path) -> Start:
     return run
 
 
-def lose_rules(lab: Lab) -> None:
-    """What a restarted router has forgotten: miniupnpd's rules outlive it in the kernel."""
-    for table, chain in (
-        ("filter", "miniupnpd"),
-        ("nat", "prerouting_miniupnpd"),
-        ("nat", "postrouting_miniupnpd"),
-    ):
-        lab.run("router", ["nft", "flush", "chain", "inet", table, chain], check=True)
-    (lab.folder / "leases").unlink(missing_ok=True)
-
-
 def states(program: Program) -> dict[int, str]:
     return {m["port"]: m["state"] for session in program.status() for m in session["mappings"]}
 
@@ -48,7 +37,7 @@ def test_a_restarted_router_gets_its_rules_back(lab: Lab, start: Start) -> None:
     ours = {f"tcp/{number}": LAN1 for number in (7000, 7001, 7002)}
     lab.wait_for(lambda: lab.table() == ours)
     lab.stop_router()
-    lose_rules(lab)
+    lab.lose_rules()
     assert lab.table() == {}
     # It is noticed here: a request finds the router gone, and the search for it begins.
     assert program.bind("s7003", 7003) is None
@@ -65,7 +54,7 @@ def test_a_foreign_rule_is_left_alone(lab: Lab, start: Start) -> None:
     for number in (7000, 7001):
         assert program.bind(f"s{number}", number) is None
     lab.stop_router()
-    lose_rules(lab)
+    lab.lose_rules()
     assert program.bind("s7002", 7002) is None
     lab.start_router()
     lab.map("lan2", "tcp", 7000)
@@ -127,7 +116,7 @@ def test_a_restart_that_nothing_else_would_show(lab: Lab, start: Start) -> None:
     lab.wait_for(lambda: program.log().count("looked again: mapped") == 3)
     assert lab.table() == ours
     lab.stop_router()
-    lose_rules(lab)
+    lab.lose_rules()
     next_second = int(time.time()) + 1  # its boot number is the time of its start, in seconds
     lab.wait_for(lambda: time.time() >= next_second)
     lab.start_router()

@@ -3,10 +3,14 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from natsup.state import points
+from tests.lab import cast
+from tests.lab.cast import Cast
 from tests.lab.lab import LAN1, LAN2, Lab
 from tests.lab.program import Program
 
@@ -36,8 +40,11 @@ os.execvp(sys.argv[3], sys.argv[3:])
 _SOCKETS = "STREAM/0.0.0.0/7000 DGRAM/::/7001"
 
 
-def start(lab: Lab, folder: Path, how: str, sockets: str, *words: str) -> Program:
-    return Program(lab, folder, *words, prefix=[sys.executable, "-c", _START, how, sockets])
+def start(
+    lab: Lab, folder: Path, how: str, sockets: str, *words: str, prefix: Sequence[str] = ()
+) -> Program:
+    starter = [sys.executable, "-c", _START, how, sockets]
+    return Program(lab, folder, *words, prefix=[*prefix, *starter])
 
 
 @pytest.mark.parametrize("way", ["events", "seccomp"])
@@ -85,3 +92,21 @@ def test_a_port_that_another_host_has_cannot_be_refused_any_more(lab: Lab, tmp_p
         return {m["port"]: m["state"] for session in program.status() for m in session["mappings"]}
 
     lab.wait_for(lambda: states() == {7000: "conflict", 7001: "mapped"})
+
+
+@pytest.mark.parametrize("step", ["created", "adopted"])
+def test_a_supervisor_that_dies_leaves_them_to_the_next_one(
+    lab: Lab, tmp_path: Path, step: str
+) -> None:
+    """Before it has published any of them, or between two."""
+    members = Cast(tmp_path / "state-lan1")
+    prefix = ["env", f"{points.VARIABLE}={step}"]
+    program = start(lab, tmp_path, "activate", _SOCKETS, prefix=prefix)
+    lab.wait_for(lambda: bool(members.stopped()))
+    cast.kill(members.stopped())
+    if step in points.TAKEOVER:  # to which the next one comes as well
+        lab.wait_for(lambda: bool(members.stopped()))
+        members.go_on()
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1, "udp/7001": LAN1})
+    program.do("os.close(3)")
+    lab.wait_for(lambda: lab.table() == {"udp/7001": LAN1})

@@ -7,7 +7,6 @@ import pytest
 
 from tests.lab.lab import LAN1, LAN2, OUTSIDE_SECOND, ROUTER, Lab
 from tests.lab.program import Program
-from tests.lab.test_ideal_state import lose_rules
 
 Start = Callable[..., Program]
 NEW = "192.168.77.4"  # an address that lan1 gets
@@ -144,7 +143,7 @@ def test_a_link_that_was_gone(lab: Lab, start: Start) -> None:
     """Meanwhile the user removed a port in the router's page, and another host took one."""
     program = start()
     unplug(lab)
-    lose_rules(lab)
+    lab.lose_rules()
     assert "is redirected to" in lab.map("lan2", "tcp", 7001)
     plug(lab)
     mixed = {"tcp/7000": LAN1, "tcp/7001": LAN2}

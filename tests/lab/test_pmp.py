@@ -10,7 +10,6 @@ import pytest
 
 from tests.lab.lab import LAN1, LAN2, ROUTER, Lab
 from tests.lab.program import NATSUP, Program
-from tests.lab.test_ideal_state import lose_rules
 
 ALONE = pytest.param({"upnp": False, "pmp": True}, id="alone")
 alone = pytest.mark.parametrize("lab", [ALONE], indirect=True)
@@ -78,7 +77,7 @@ def test_a_restart_is_seen_by_the_routers_clock(lab: Lab, start: Start, protocol
     lab.wait_for(lambda: int(lab.epoch()[8:16], 16) > 3)
     lab.wait_for(lambda: program.log().count("looked again: mapped") >= 2)
     lab.stop_router()
-    lose_rules(lab)
+    lab.lose_rules()
     assert lab.table() == {}
     lab.start_router()
     lab.wait_for(lambda: lab.table() == ours, 30)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from natsup.state import points
+from tests.lab.cast import state
 from tests.lab.lab import LAN1, LAN1_6, Lab
 from tests.lab.program import NATSUP, Program
 
@@ -46,10 +46,6 @@ def start(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Start:
     return start
 
 
-def stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
 def kill_supervisor(lab: Lab, program: Program) -> int:
     """Returns the pid of the one that takes its place, once that has taken the session over."""
     before = program.supervisor()
@@ -83,26 +79,9 @@ def test_what_ends_while_nobody_looks_is_removed(lab: Lab, start: Start) -> None
     assert program.bind("t", 7001) is None
     before = program.supervisor()
     os.kill(before, signal.SIGKILL)
-    lab.wait_for(lambda: program.supervisor() != before and stopped(program.supervisor()))
+    lab.wait_for(lambda: program.supervisor() != before and state(program.supervisor()) == "T")
     program.do("s.close()")
     os.kill(program.supervisor(), signal.SIGCONT)
-    lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
-
-
-@pytest.mark.parametrize("point", points.BIND)
-def test_a_supervisor_dies_in_the_middle_of_a_bind(lab: Lab, start: Start, point: str) -> None:
-    program = start(NATSUP_STOP_AT=point)
-    assert program.do("s = socket.socket()") is None
-    program.tell("s.bind(('', 7000))")
-    lab.wait_for(lambda: bool(program.status()) and stopped(program.supervisor()))
-    os.kill(program.supervisor(), signal.SIGKILL)
-    assert program.answer() is None
-    assert program.do("s.getsockname()[1]") == 7000
-    assert program.do("s.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)") == 0
-    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
-    assert program.bind("t", 7001) is None
-    lab.wait_for(lambda: len(lab.table()) == 2)
-    program.do("s.close()")
     lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
 
 

@@ -19,6 +19,7 @@ from natsup.state.journal import (
     default_directory,
     read,
     remove,
+    remove_unread,
     replay,
     sessions,
     unread,
@@ -489,4 +490,32 @@ def test_no_value_in_a_journal_is_an_error(tmp_path: Path, odd: str) -> None:
                 leftovers([session], mappings=place, pinholes={"upnp": place}, wall=1.0)
             resumed = Journal.resume([journal.fileno() or -1])
             assert resumed is not None
+    journal.end(left=False)
+
+
+def test_a_supervisor_that_ended_while_it_wrote_anew_is_no_hindrance(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=1)
+    left = next(tmp_path.glob("sessions/*.jsonl")).with_suffix(".new")
+    left.write_bytes(b"half of")
+    journal.note(note(), now=0.0, wall=1000.0)
+    assert not left.exists()
+    assert sessions(tmp_path)[0].ports.keys() == {PORT}
+    left.write_bytes(b"half of")
+    journal.end(left=False)
+    assert list(tmp_path.glob("sessions/*")) == []
+
+
+def test_what_was_begun_and_never_read_is_removed(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    names = ("old", "held", "fresh")
+    for name in names:
+        (tmp_path / "sessions" / f"{name}.new").touch()
+    for name in ("old", "held"):
+        os.utime(tmp_path / "sessions" / f"{name}.new", (1000, 1000))
+    fresh = (tmp_path / "sessions" / "fresh.new").stat().st_mtime
+    with (tmp_path / "sessions" / "held.new").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        remove_unread(tmp_path, wall=fresh)
+    left = sorted(path.stem for path in tmp_path.glob("sessions/*.new"))
+    assert left == ["fresh", "held"]
     journal.end(left=False)

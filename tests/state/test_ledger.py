@@ -694,6 +694,17 @@ def test_a_lease_that_ended_meanwhile_is_renewed_at_once() -> None:
     assert requests(new.checked(known, Ignored("gone"), 102.0)) == [Add(known, new.policy.lease)]
 
 
+def test_no_lease_is_thought_to_be_longer_than_what_is_asked_for() -> None:
+    """It was written down by the wall clock, which was set back since."""
+    known, new = Port(Protocol.TCP, 7000), Ledger(Policy(compare=None))
+    (written,) = new.restore(known, [5], exists=True, expires=90_000.0, reason="", now=100.0)
+    assert isinstance(written, Note)
+    assert written.expires == 3700.0
+    new.gateway_found(101.0)
+    new.checked(known, Mapped(0), 102.0)
+    assert requests(new.tick(1900.0)) == [Add(known, new.policy.lease)]
+
+
 def test_another_session_looks_for_what_is_mapped() -> None:
     """What it misses is looked for again here; the rest is not, as long as it goes on."""
     ledger = Ledger(Policy(check=None, lease=10_000))

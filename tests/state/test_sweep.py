@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from natsup.state.journal import GatewayRecord, Header, Journal, SessionRecord, sessions
+from natsup.state.journal import (
+    GatewayRecord,
+    Header,
+    Journal,
+    SessionRecord,
+    SocketRecord,
+    boot,
+    sessions,
+)
 from natsup.state.ledger import Note, State
 from natsup.state.model import Mapped, Outcome, Port, Protocol, Removal
 from natsup.state.sweep import SweepReport, forget, sweep
@@ -215,3 +223,26 @@ async def test_each_protocol_removes_what_it_has_made(tmp_path: Path, router: Ro
         " answer to"
     ]
     assert names(tmp_path) == ["two"]
+
+
+@pytest.mark.parametrize("machine", ["this one", "before it was started anew"])
+async def test_sockets_are_known_by_what_the_machine_calls_this_start(
+    tmp_path: Path, machine: str
+) -> None:
+    """And not by the wall clock: a machine without a battery begins in the past."""
+
+    class Renewing(Router):
+        async def add(self, port: Port, *, lease: int) -> Outcome:
+            return Mapped(lease)
+
+    name = boot() if machine == "this one" else "another"
+    journal = Journal.create(tmp_path, Header("dead", 1, ["/bin/x"], started=0.0, boot=name))
+    journal.gateway(GatewayRecord("upnp", LOCATION, HERE, None))
+    journal.note(Note(TCP, State.MAPPED, "", 3600.0, 1, exists=True), now=0.0, wall=1000.0)
+    journal.socket(SocketRecord(5, [str(TCP)], "00000000", 2, 6, 1, 1, "x"))
+    journal.end(left=True)
+    report = await sweep(
+        tmp_path, Renewing(), wall=lambda: 1000.0, neighbours=Others(), lives=lambda record: True
+    )
+    assert bool(report.kept) == (machine == "this one")
+    assert bool(report.settled) == (machine != "this one")
