@@ -125,6 +125,7 @@ class SessionRecord:
     sockets: dict[int, SocketRecord] = field(default_factory=dict)  # by cookie
     supervisor: int = 0  # the pid of its supervisor
     supervisors: int = 0  # how many have begun to serve it
+    page: int = 0  # the version of what supervisor and guard share
     given_up: bool = False  # its supervisors have ended, one after the other
 
 
@@ -292,9 +293,10 @@ class Journal:
             self._append({"ended": cookie})
             self._compact()
 
-    def supervisor(self, pid: int, number: int) -> None:
-        """Who serves the session from now on, as which of its supervisors, from 1 on."""
-        self._supervisor = self._append({"supervisor": pid, "number": number})
+    def supervisor(self, pid: int, number: int, page: int) -> None:
+        """Who serves the session from now on, as which of its supervisors, from 1 on. ``page``: the
+        version of what it shares with the guard."""
+        self._supervisor = self._append({"supervisor": pid, "number": number, "page": page})
 
     def end(self, *, left: bool) -> None:
         """The session is over. Without anything left on the gateway the journal is over, too."""
@@ -486,6 +488,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
             elif "supervisor" in record:
                 session.supervisor, session.given_up = int(record["supervisor"]), False
                 session.supervisors = int(record["number"])
+                session.page = int(record["page"])
             elif "given_up" in record:
                 session.given_up = True
         except _BROKEN:

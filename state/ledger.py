@@ -240,7 +240,7 @@ class Ledger:
             expires = min(expires, now + self.policy.lease)
         self._entries[port] = Entry(port, reason=reason, exists=exists, expires=expires)
         entry = self._touch(port)
-        entry.handle = handle
+        entry.handle, entry.noted = handle, True
         entry.claims.update(holders)
         self._holders.update(dict.fromkeys(holders, port))
         if exists:

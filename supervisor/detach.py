@@ -35,9 +35,15 @@ def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) 
         file.write(name)
     os.setsid()
     os.chdir("/")  # or the program's folder could not be unmounted
+    ignore_signals()
+    let_go(keep, stderr=stderr)
+
+
+def ignore_signals() -> None:
+    """None is meant for us; and none that was sent before is to come later."""
     for number in signal.valid_signals() - _LEFT_ALONE:
         signal.signal(number, signal.SIG_IGN)
-    let_go(keep, stderr=stderr)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
 def let_go(keep: Collection[int], *, stderr: bool = False) -> None:

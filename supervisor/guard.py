@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 
 from natsup.state import points
 from natsup.supervisor import abi, handover, libc, unanswered
-from natsup.supervisor.detach import from_the_program
+from natsup.supervisor.detach import from_the_program, ignore_signals, let_go
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
 from natsup.supervisor.restarts import Restarts
@@ -29,6 +29,7 @@ from natsup.supervisor.surroundings import Surroundings
 _SI_KERNEL = 0x80  # siginfo's si_code for what the terminal sends
 _NAME = "natsup-guard"
 _FINISH_SECONDS = 3.0  # what PID 1 gives the supervisor to clean up in
+_LOOK_SECONDS = 0.05  # between looks whether a program that is stopped runs again
 _END_SECONDS = 5  # from the supervisor's last word until its process has ended
 _STATUS_SECONDS = 5.0  # from the program's end in wait() to the word of it, which follows at once
 _UNKNOWN_STATUS = 125 << 8  # wait(2)'s form of natsup's own exit status for its failures
@@ -66,6 +67,7 @@ def become_supervisor(
     fds = (listener, page.fd, control)
     for fd in (*fds, *journals):
         os.set_inheritable(fd, True)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
     child = "-" if program is None else str(program)
     words = [sys.executable, "-P", "-m", "natsup.supervisor.session", how, *map(str, fds), child]
     surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
@@ -100,6 +102,7 @@ class _Guard:
     ) -> None:
         self._listener = listener
         self._page = page
+        self._own_page = Page(page.fd, guards=True)
         self._control = control
         self._supervisor = -1
         self._supervisor_end = -1
@@ -112,6 +115,10 @@ class _Guard:
         self._gave_up = False
         self._restarts = Restarts(time.monotonic())
         self._restart_at: float | None = None
+
+    def begin(self) -> None:
+        """After another guard, which may have left a call unanswered."""
+        self._listener.pass_last(self._own_page)
 
     def guard(self) -> None:
         """Until nobody can make a call any more, and the supervisor has ended."""
@@ -143,9 +150,11 @@ class _Guard:
         if control < 0 and calls < 0 and not others and seconds is None:
             return set()  # the last caller has gone just now, and nothing would end the wait
         timeout = None if seconds is None else int(seconds * 1000) + 1
-        ready = {fd for fd, _ in poll.poll(timeout)}
-        if calls in ready:
-            self._listener.pass_next(self._page)
+        events = dict(poll.poll(timeout))
+        ready = set(events)
+        # Not when the last caller has gone: before Linux 6.11 that wait has no end.
+        if events.get(calls, 0) & select.POLLIN:
+            self._listener.pass_next(self._own_page)
         if control in ready:
             self._hear()
         if self._restart_at is not None and self._restart_at <= time.monotonic():
@@ -160,6 +169,8 @@ class _Guard:
             self.keep([fd])
         elif word == handover.DONE:
             self._done = True
+        elif word == handover.PASS:
+            self._served = False
         elif word == handover.TAKING:
             self._served = True
             with contextlib.suppress(OSError):
@@ -348,7 +359,6 @@ class ParentGuard(_Guard):
         self._reap_children()  # the program may have ended before it became ours
 
     def _leave(self, keep: Collection[int]) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
         from_the_program(keep, "natsup", stderr=os.getppid() == 1)
 
     def _reap_children(self) -> None:
@@ -364,8 +374,22 @@ class ParentGuard(_Guard):
                 continue
             if not os.WIFSTOPPED(status):
                 self._status = status
-            elif os.WSTOPSIG(status) != signal.SIGSTOP:  # which nobody here would be continued from
+            elif os.WSTOPSIG(status) != signal.SIGSTOP:
+                self._have_it_continued()
                 self._stop(os.WSTOPSIG(status))
+
+    def _have_it_continued(self) -> None:
+        """Continue this process when the program runs again, or has ended. The supervisor does so
+        as the program's parent, and is that no more."""
+        here = os.getpid()
+        with contextlib.suppress(OSError):
+            if os.fork() == 0:
+                let_go(())
+                while _stopped(self._program) and os.getppid() == here:
+                    time.sleep(_LOOK_SECONDS)
+                if os.getppid() == here:
+                    os.kill(here, signal.SIGCONT)
+                os._exit(0)
 
     def _program_changed(self, status: int) -> None:
         if os.WIFSTOPPED(status):
@@ -449,10 +473,12 @@ def main(arguments: list[str]) -> None:
     listener, page, control, *journals = map(int, arguments)
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
+    ignore_signals()
     end = handover.End(fileno=control)
     # Not this process's parent, which is another one if the supervisor has ended by now.
     guard = _Guard(Listener(listener), Page(page), end, handover.maker(end))
     guard.keep(journals)
+    guard.begin()
     if points.STOP_AT:
         points.reached("guarding")
     guard.guard()

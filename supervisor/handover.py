@@ -24,6 +24,7 @@ STATUS = b"status"  # with a wait status of that process (as parent only): not S
 KEEP = b"keep"  # with a descriptor that must outlive the supervisor, as the one before it: the
 # journal, which is locked
 DONE = b"done"  # nothing is left to guard
+PASS = b"pass"  # it will not take calls for a while: the guard is to let them pass
 TAKING = b"taking"  # it is about to take the calls, which the guard has let pass meanwhile
 
 # From the guard to the supervisor

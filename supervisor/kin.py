@@ -4,6 +4,7 @@ A guard that has gone gets a successor at once: without one, the end of this pro
 end of the program's further binds, too.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -59,6 +60,7 @@ class Kin:
         if points.STOP_AT:
             points.reached("follow")
         self._restarts.began(trio.current_time())
+        self._bury_guard()
         before = self.control
         try:
             self.control, there = handover.pair()
@@ -75,6 +77,13 @@ class Kin:
             log.warning("no guard can be started: %s", error.strerror)
         finally:
             there.close()
+
+    def _bury_guard(self) -> None:
+        """It has closed its end of the stream by ending."""
+        if self._guard > 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._guard, 0)
+            self._guard = -1
 
     def tell_guard(self, word: bytes, value: int | None = None, fd: int | None = None) -> bool:
         """False: it lives and does not listen, and may be told later."""

@@ -251,7 +251,6 @@ def _supervise_child(
         to_guard.close()
         kept = {control.fileno(), from_program.fileno(), page.fd}
         from_the_program(kept, "natsup", stderr=os.getppid() == 1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
         word, _, listener = handover.receive(from_program)
         if word == handover.LISTENER and listener is not None:
             handover.send(from_program, handover.RECEIVED)

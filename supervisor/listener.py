@@ -20,6 +20,7 @@ import select
 from natsup.supervisor import abi, libc
 from natsup.supervisor.page import Page
 
+_MOST_DESCRIPTOR = 0x7FFFFFFF
 _PASS = abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 
 
@@ -101,10 +102,14 @@ class Listener:
             return
         if is_probe(notification):
             self.answer(notification[0], errno.ENOTUNIQ)
-        else:
-            if notification[3:5] not in abi.CLOSE and notification[3] not in abi.NOTICED:
-                page.leave_unjudged(notification[0], notification[1], notification[6])
-            self.let_pass(notification[0])
+            return
+        number, arch, descriptor = notification[3], notification[4], notification[6] & 0xFFFFFFFF
+        # What has its descriptor elsewhere, or none, is nothing to look at later.
+        elsewhere = arch == abi.AUDIT_ARCH_I386 and number == abi.SOCKETCALL_I386
+        other = notification[3:5] in abi.CLOSE or number in abi.NOTICED
+        if not (other or elsewhere or descriptor > _MOST_DESCRIPTOR):
+            page.leave_unjudged(notification[0], notification[1], descriptor)
+        self.let_pass(notification[0])
 
     def _receive(self, page: Page) -> bool:
         page.clear_received()

@@ -1,8 +1,12 @@
 """Memory that supervisor and guard share: what one leaves unanswered the other can answer.
 
-    0     the notification being received, written there by the kernel itself (struct seccomp_notif)
-    128   the ids of calls that were received and wait for an answer, 8 bytes each, 0: free
-    ...   of each such call its thread, its descriptor, and how far it has come, 4 bytes each
+    0     the notification that the supervisor receives, written there by the kernel itself (struct
+          seccomp_notif)
+    80    the one that the guard receives
+    252   the version of all this, 4 bytes; it has stood there since the first
+    256   the ids of calls that were received and wait for an answer, 8 bytes each, 0: free
+    ...   of each such call its thread, its descriptor, how far it has come, the port that it wants
+          and when it was noted, 4 bytes each
     ...   what the launcher was told and found: its length in 4 bytes, then texts that end in NUL
 
 A notification's id is all it takes to answer it, from any process that holds the listener, until
@@ -15,15 +19,20 @@ bound the program's socket for it by then: the kernel binds no socket twice.
 import ctypes
 import mmap
 import os
+import time
 from collections.abc import Collection, Sequence
 
 from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
 
-_IDS = 128
+VERSION = 2
+_GUARDS, _VERSION, _IDS = 80, 252, 256
 SLOTS = 1024
+GUARDS_SLOTS = 64  # of these, the last ones
 _CALLS = _IDS + SLOTS * NOTIFICATION_ID.size
-_TEXTS = _CALLS + SLOTS * 12
+_FIELDS = 5
+_TEXTS = _CALLS + SLOTS * _FIELDS * 4
 _NOTHING = bytes(NOTIFICATION.size)
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 # How far a call has come
 HELD = 0  # natsup has done nothing to the program's socket
@@ -36,28 +45,43 @@ UNJUDGED = 4  # the same, and no supervisor has seen it
 class Unanswered:
     """A call that was received, and that perhaps nobody has answered."""
 
-    __slots__ = ("descriptor", "notification", "stage", "thread")
+    __slots__ = ("descriptor", "noted", "notification", "port", "stage", "thread")
 
-    def __init__(self, notification: int, thread: int, descriptor: int, stage: int) -> None:
+    def __init__(
+        self, notification: int, thread: int, descriptor: int, stage: int, port: int, noted: int
+    ) -> None:
         self.notification = notification
         self.thread = thread
         self.descriptor = descriptor
         self.stage = stage
+        self.port = port  # that it wants; 0: another one each time, or not known
+        self.noted = noted  # ticks, see `ticks`
+
+
+def ticks() -> int:
+    """Time since the machine was started, in the unit of /proc/PID/stat (proc_pid_stat(5),
+    starttime), without the bits that go beyond a signed word."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS) & 0x7FFFFFFF
 
 
 class Page:
     """The shared memory behind ``fd`` (memfd_create(2)), mapped into this process."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, guards: bool = False) -> None:
+        """``guards``: for the guard, which receives in another place, and has slots of its own: for
+        an instant both may receive."""
         self.fd = fd
         self._map = mmap.mmap(fd, 0)
         view = memoryview(self._map)
-        self._received = view[: NOTIFICATION.size]
+        at = _GUARDS if guards else 0
+        self._received = view[at : at + NOTIFICATION.size]
         self._ids = view[_IDS:_CALLS].cast("Q")
         self._calls = view[_CALLS:_TEXTS].cast("i")
+        first = SLOTS - GUARDS_SLOTS
+        self._own = range(first, SLOTS) if guards else range(first)
         self._free: list[int] = []
         self._find_free()
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._map)) + at
 
     @classmethod
     def create(cls, texts: Sequence[bytes]) -> "Page":
@@ -73,9 +97,15 @@ class Page:
             os.close(fd)
             raise
         page = cls(fd)
+        page._map[_VERSION:_IDS] = VERSION.to_bytes(4, "little")
         page._map[_TEXTS : _TEXTS + 4] = len(data).to_bytes(4, "little")
         page._map[_TEXTS + 4 : _TEXTS + 4 + len(data)] = data
         return page
+
+    @property
+    def version(self) -> int:
+        """What the launcher took it for; another one's cannot be read."""
+        return int.from_bytes(self._map[_VERSION:_IDS], "little")
 
     def texts(self) -> list[bytes]:
         """What `create` was given."""
@@ -92,24 +122,25 @@ class Page:
         """The notification, unpacked by `NOTIFICATION`."""
         return NOTIFICATION.unpack_from(self._received)
 
-    def keep(self, notification_id: int, thread: int, descriptor: int) -> int | None:
+    def keep(self, notification_id: int, thread: int, descriptor: int, port: int = 0) -> int | None:
         """Note a call that will be answered later. Returns its slot; None if all are taken."""
         if not self._free:
             return None
         slot = self._free.pop()
-        at = 3 * slot
-        self._calls[at], self._calls[at + 1], self._calls[at + 2] = thread, descriptor, HELD
+        for at, value in enumerate((thread, descriptor, HELD, port, ticks()), _FIELDS * slot):
+            self._calls[at] = value
         self._ids[slot] = notification_id  # last: what has no id is not looked at
         return slot
 
     def stage(self, slot: int, stage: int) -> None:
         """The call in ``slot`` has come so far."""
-        self._calls[3 * slot + 2] = stage
+        self._calls[_FIELDS * slot + 2] = stage
 
     def drop(self, slot: int) -> None:
-        """The call in ``slot`` has been answered."""
+        """What became of the call in ``slot`` is known."""
         self._ids[slot] = 0
-        self._free.append(slot)
+        if slot in self._own:
+            self._free.append(slot)
 
     # The side of whoever comes after a supervisor: the guard, or another supervisor.
 
@@ -120,13 +151,17 @@ class Page:
     def unanswered(self) -> list[Unanswered]:
         """The calls in slots. Some may have been answered, which does no harm."""
         ids = enumerate(self._ids)
-        return [Unanswered(found, *self._calls[3 * n : 3 * n + 3]) for n, found in ids if found]
+        return [
+            Unanswered(found, *self._calls[_FIELDS * n : _FIELDS * (n + 1)])
+            for n, found in ids
+            if found
+        ]
 
     def leave(self) -> None:
         """All that are in slots have been answered; they stay for the next supervisor to see."""
         for slot, number in enumerate(self._ids):
-            if number and self._calls[3 * slot + 2] < LEFT:
-                self._calls[3 * slot + 2] = LEFT
+            if number and self._calls[_FIELDS * slot + 2] < LEFT:
+                self._calls[_FIELDS * slot + 2] = LEFT
         self._find_free()
 
     def leave_unjudged(self, notification_id: int, thread: int, descriptor: int) -> None:
@@ -144,9 +179,9 @@ class Page:
         """What became of these calls that were left is known, and written down."""
         numbers = {call.notification for call in calls}
         for slot, number in enumerate(self._ids):
-            if number in numbers and self._calls[3 * slot + 2] >= LEFT:
+            if number in numbers and self._calls[_FIELDS * slot + 2] >= LEFT:
                 self.drop(slot)
 
     def _find_free(self) -> None:
         """Which slots are free: another process has taken some, or freed them."""
-        self._free = [slot for slot in range(SLOTS - 1, -1, -1) if self._ids[slot] == 0]
+        self._free = [slot for slot in reversed(self._own) if self._ids[slot] == 0]

@@ -319,7 +319,7 @@ class Receiver:
         on_behalf = sock is not None and not self._confined and not self._labelled(tid)
         if wanted.port is None and not on_behalf:
             return self._passing(tid, address, Pass("port 0, and not to be bound by natsup"))
-        slot = self._page.keep(notification, tid, fd)
+        slot = self._page.keep(notification, tid, fd, wanted.port.number if wanted.port else 0)
         if slot is None:
             # Were it held, it would be lost with this process. It passes, and is published then.
             self._say(

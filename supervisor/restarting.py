@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 
 from natsup.state.journal import SessionRecord, default_directory, read, sessions
+from natsup.supervisor.page import VERSION
 
 _SECONDS = 20.0  # for a supervisor to be there again
 _NAME = "natsup\n"
@@ -46,6 +47,8 @@ def choose(living: Iterable[SessionRecord], wanted: str | None) -> list[SessionR
 
 def _restart(session: SessionRecord) -> int:
     name = f"{session.header.command[0].rpartition('/')[2]} (session {session.header.session})"
+    if session.page != VERSION:
+        return _complain(f"{name}: begun by another version of natsup, which goes on with it")
     try:
         pidfd = os.pidfd_open(session.supervisor)
     except (OSError, ValueError):

@@ -56,6 +56,8 @@ def serve(
     receiver: Receiver,
     child: int | None,
     journals: list[int] | None,
+    *,
+    finish: bool,
 ) -> int:
     """Run the session to its end. Returns the supervisor's exit status.
 
@@ -81,7 +83,8 @@ def serve(
     for fd in journals or ():
         if fd != journal.fileno():
             os.close(fd)
-    journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
+    number = 1 if before is None else before.supervisors + 1
+    journal.supervisor(os.getpid(), number, page.version)
     if points.STOP_AT:
         points.reached("created")
     history = History(folder, session, command)
@@ -109,6 +112,7 @@ def serve(
             pid,
             surroundings.inherited,
             before,
+            finish=finish,
         )
         trio.run(whole.run)
     except BaseException:
@@ -139,8 +143,12 @@ class Session:
         pid: int,
         inherited: list[Inherited],
         before: SessionRecord | None,
+        *,
+        finish: bool,
     ) -> None:
-        """``before``: what stood in the journal when another supervisor left it."""
+        """``before``: what stood in the journal when another supervisor left it. ``finish``: the
+        guard wants no more than an end."""
+        self._finish = finish
         self._before = before
         self._control = control
         self._child = child
@@ -183,6 +191,8 @@ class Session:
 
     async def run(self) -> None:
         self._kin = Kin(self._control, self._child, self._start_guard)
+        if self._finish:
+            self._kin.finish.set()
         if self._journal.fileno() is not None:
             self._kin.tell_guard(handover.KEEP, fd=self._journal.fileno())
             self._journal.hand_on = lambda fd: self._kin.tell_guard(handover.KEEP, fd=fd)
@@ -341,14 +351,16 @@ class Session:
 
     async def _begin_anew(self, publisher: Publisher) -> None:
         log.info("beginning anew")
-        self._receiver.paused = True  # further calls wait in the kernel, some hundred milliseconds
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
         if points.STOP_AT:
             points.reached("anew")
-        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
+        before = signal.getsignal(signal.SIGUSR2)
+        # No checkpoint from here on: what comes now is the guard's, and what has come is left.
+        self._kin.tell_guard(handover.PASS)
+        self._receiver.paused = True
         try:
             guard.become_supervisor(
                 self._listener.fd,
@@ -361,6 +373,7 @@ class Session:
         except OSError as error:
             log.warning("natsup cannot begin anew: %s", error.strerror)
             signal.signal(signal.SIGUSR2, before)
+            self._kin.tell_guard(handover.TAKING)
             self._receiver.start()
 
     async def _take_calls(self, publisher: Publisher, nursery: trio.Nursery) -> None:

@@ -24,10 +24,10 @@ from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
-from natsup.supervisor.guard import AFTER, AGAIN, FIRST
+from natsup.supervisor.guard import AGAIN, FIRST
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
-from natsup.supervisor.page import Page
+from natsup.supervisor.page import VERSION, Page
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
@@ -111,14 +111,15 @@ def _first_unprivileged() -> int:
 
 
 def _take_calls(control: handover.End) -> bool:
-    """From the guard, which lets them pass until it hears this. False: it has other wishes.
+    """From the guard, which lets them pass until it hears this. True: it wants the session to end.
 
     If it has gone meanwhile, there is nobody else to take them, or to clean up."""
-    try:
+    finish = False
+    with contextlib.suppress(OSError):
         handover.send(control, handover.TAKING)
-        return handover.receive(control)[0] in (handover.RECEIVED, b"")
-    except OSError:
-        return True
+        while (word := handover.receive(control)[0]) not in (handover.RECEIVED, b""):
+            finish = finish or word == handover.FINISH
+    return finish
 
 
 def main(arguments: list[str]) -> None:
@@ -138,6 +139,10 @@ def main(arguments: list[str]) -> None:
     journals = [int(number) for number in numbers[4:]]
     for fd in (listener.fd, page.fd, control.fileno(), *journals):
         os.set_inheritable(fd, False)
+    if page.version != VERSION:
+        os._exit(70)  # of another natsup, which this one replaced; the guard goes on without one
+    if how == AGAIN:
+        unanswered.settle(listener, page)
     if points.STOP_AT and how != FIRST:
         points.reached("takeover")
     texts = [os.fsdecode(text) for text in page.texts()]
@@ -156,19 +161,19 @@ def main(arguments: list[str]) -> None:
     receiver = Receiver(
         listener, page, rules, clients, closes, borrows=borrows, reads=reads, pidfds=pidfds
     )
-    if how == AGAIN:
-        unanswered.settle(listener, page)
-    elif how == AFTER:
+    finish = False
+    if how != FIRST:
+        from natsup.supervisor import serving  # the slow part, while the guard lets calls pass
+
         if points.STOP_AT:
             points.reached("taking")
-        if not _take_calls(control):
-            os._exit(0)  # the guard wants no more than an end
+        finish = _take_calls(control)
         if points.STOP_AT:
             points.reached("taken")
     receiver.left = page.left()
     receiver.start()
 
-    from natsup.supervisor import serving  # the slow part, while calls are being received
+    from natsup.supervisor import serving  # the same, while calls are being received
 
     status = serving.serve(
         command,
@@ -180,6 +185,7 @@ def main(arguments: list[str]) -> None:
         receiver,
         child,
         journals if how != FIRST else None,
+        finish=finish,
     )
     # The receiver may still sit in the kernel, where nothing but this wakes it.
     os._exit(status)

@@ -14,7 +14,7 @@ import pytest
 from natsup.supervisor import abi, libc
 from natsup.supervisor.filter import Filter, FilterRefused, build, install, under_natsup
 from natsup.supervisor.listener import is_probe
-from natsup.supervisor.page import BINDING, HELD, SLOTS, Page
+from natsup.supervisor.page import BINDING, GUARDS_SLOTS, HELD, SLOTS, Page
 from tests.kernel.harness import guarded, supervised
 
 WILDCARD = ("0.0.0.0", 0)
@@ -285,7 +285,9 @@ def test_a_caller_that_goes_before_it_is_received_holds_nothing_up() -> None:
 def test_a_page_has_room_for_many_calls() -> None:
     page = Page.create([b"one", b"", b"three"])
     assert page.texts() == [b"one", b"", b"three"]
-    slots = [page.keep(number + 1, number + 2, number + 3) for number in range(SLOTS)]
+    slots = [
+        page.keep(number + 1, number + 2, number + 3) for number in range(SLOTS - GUARDS_SLOTS)
+    ]
     assert page.keep(1, 2, 3) is None
     assert slots[7] is not None
     page.stage(slots[7], BINDING)
@@ -293,11 +295,16 @@ def test_a_page_has_room_for_many_calls() -> None:
     found = [
         (call.notification, call.thread, call.descriptor, call.stage) for call in other.unanswered()
     ]
-    stages = [HELD] * SLOTS
+    stages = [HELD] * (SLOTS - GUARDS_SLOTS)
     stages[7] = BINDING
     assert found == [(n + 1, n + 2, n + 3, stage) for n, stage in enumerate(stages)]
-    for slot in slots:
+    guards = Page(page.fd, guards=True)
+    own = [guards.keep(1, 2, 3) for _ in range(GUARDS_SLOTS)]
+    assert set(own).isdisjoint(slots)
+    assert guards.keep(1, 2, 3) is None
+    for slot in (*slots, *own):
         assert slot is not None
         page.drop(slot)
     assert other.unanswered() == []
+    assert page.keep(1, 2, 3) in slots
     os.close(page.fd)

@@ -112,7 +112,7 @@ def test_another_router_with_the_same_address(lab: Lab, start: Start) -> None:
     program = start()
     program.serve("s7000")
     lab.stop_router()
-    lose_rules(lab)
+    lab.lose_rules()
     ip(lab, "link set lan address 02:00:00:00:77:01", host="router")
     lab.start_router()
     lab.announce_router()

@@ -395,7 +395,7 @@ def test_another_process_goes_on_with_it(tmp_path: Path, most: int) -> None:
     """What it writes anew says the same."""
     first = written(tmp_path)
     first.socket(SOCKET)
-    first.supervisor(100, 1)
+    first.supervisor(100, 1, 2)
     first.io_uring("node", 5, wall=0.0)
     fd = first.fileno()
     assert fd is not None
@@ -404,7 +404,7 @@ def test_another_process_goes_on_with_it(tmp_path: Path, most: int) -> None:
     journal, record = resumed
     assert (record.header, record.sockets, record.supervisor) == (HEADER, {77: SOCKET}, 100)
     before = sessions(tmp_path)[0]
-    journal.supervisor(200, 2)
+    journal.supervisor(200, 2, 2)
     journal.note(note(port=Port(Protocol.UDP, 6881)), now=0.0, wall=2000.0)
     (after,) = sessions(tmp_path)
     assert (after.supervisor, after.supervisors, after.alive) == (200, 2, True)
@@ -432,7 +432,7 @@ def test_the_last_descriptor_that_is_the_journal_is_gone_on_with(tmp_path: Path)
 
 def test_who_has_no_supervisor_any_more_says_so(tmp_path: Path) -> None:
     journal = written(tmp_path)
-    journal.supervisor(100, 1)
+    journal.supervisor(100, 1, 2)
     assert sessions(tmp_path)[0].given_up is False
     fd = journal.fileno()
     assert fd is not None
@@ -475,7 +475,7 @@ def test_no_value_in_a_journal_is_an_error(tmp_path: Path, odd: str) -> None:
     journal.socket(SocketRecord(7, [str(PORT)], "00000000", 2, 6, 8, 9, "x"))
     journal.client(ClientRecord("x", 5, "y"), wall=0.0)
     journal.io_uring("x", 5, wall=0.0)
-    journal.supervisor(9, 1)
+    journal.supervisor(9, 1, 2)
     (path,) = tmp_path.glob("sessions/*")
     header, *lines = path.read_bytes().splitlines(keepends=True)
     for line in lines:

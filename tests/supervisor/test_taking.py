@@ -19,20 +19,20 @@ def ends() -> Iterator[Ends]:
 
 
 @pytest.mark.parametrize(
-    ("word", "takes"),
-    [(handover.RECEIVED, True), (handover.FINISH, False), (None, True)],
+    ("words", "finish"),
+    [((handover.RECEIVED,), False), ((handover.FINISH, handover.RECEIVED), True), ((), False)],
     ids=["given", "all is to end", "the guard has gone"],
 )
-def test_calls_are_taken_unless_the_guard_is_against_it(
-    ends: Ends, word: bytes | None, takes: bool
+def test_calls_are_taken_whatever_the_guard_says(
+    ends: Ends, words: tuple[bytes, ...], finish: bool
 ) -> None:
     """Should it have gone meanwhile, there is nobody else to serve, nor to clean up."""
     here, there = ends
-    if word is None:
-        there.close()
-    else:
+    for word in words:
         handover.send(there, word)
-    assert session._take_calls(here) is takes
+    if not words:
+        there.close()
+    assert session._take_calls(here) is finish
 
 
 def test_a_guard_that_goes_while_it_is_asked(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
