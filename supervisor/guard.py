@@ -109,7 +109,8 @@ class _Guard:
         self._follow(supervisor)
         self._served = control is not None  # does the supervisor take the calls?
         self._kept: list[int] = []
-        self._how = FIRST  # how a supervisor comes to the session, if it is started here
+        # How a supervisor comes to the session, if it is started here
+        self._how = FIRST if control is None else AFTER
         self._done = False  # has it said that all is cleaned up?
         self._last = False  # is no other supervisor to follow?
         self._gave_up = False
