@@ -212,7 +212,7 @@ class _Play:
             record = journal.read(path)
             assert record is not None
             for port, known in record.ports.items():
-                journal.extend(path, port, known, expires=time.time() + 2, wall=time.time())
+                journal.extend(path, port, known, expires=time.time() + 8, wall=time.time())
         cast.kill(supervisors)
         return told
 
