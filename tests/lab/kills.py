@@ -61,9 +61,9 @@ class Case:
     def shape(self) -> Shape:
         """Not all of them with everything, but all of them with every step, event and layout."""
         number = points.ALL.index(self.step) + 3 * list(Event).index(self.event)
-        shapes = SHAPES
+        shapes: tuple[Shape, ...] = SHAPES
         if self.step in points.PASSING:  # natsup neither chooses a port there nor sees it at once
-            shapes = tuple(s for s in SHAPES if not s.chosen and "seccomp" not in s.words)
+            shapes = tuple(s for s in shapes if not s.chosen and "seccomp" not in s.words)
         return shapes[(number + 5 * list(Layout).index(self.layout)) % len(shapes)]
 
     def __str__(self) -> str:
