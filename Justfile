@@ -36,7 +36,7 @@ conform-long: setup
     CONFORM_EXAMPLES=20000 .venv/bin/pytest tests/kernel/test_matrix.py \
         tests/kernel/test_races.py
 
-# natsup's own processes killed, and more, at every step of theirs; some twenty minutes, as root
+# natsup's own processes killed, and more, at every step of theirs; half an hour, as root
 kill-everything *arguments: setup
     nice {{python}} -m tests.lab.kill_everything {{arguments}}
 

@@ -324,11 +324,20 @@ class Publisher:
         Between letting go of the port and the kernel's bind() another program could take it; this
         one then gets EADDRINUSE, and the wish comes to nothing.
         """
-        sought = self._let_pass(call, port, reservation)
-        if sought is not None:
-            seen = await afterwards.bound(sought, events=self._events)
-            if seen is not None:
-                await self._claim_seen(call, sought, seen, wish)
+        # Written down first: should natsup end just after it, the port is some socket's.
+        number = -call.kind.inode if call.sock is None else cookie(call.sock)
+        before = record_of(_sought(call, port, None), number, call.name, wish.ports)
+        self._journal.socket(before)
+        claimed = None
+        try:
+            sought = self._let_pass(call, port, reservation)
+            if sought is not None:
+                seen = await afterwards.bound(sought, events=self._events)
+                if seen is not None:
+                    claimed = await self._claim_seen(call, sought, seen, wish)
+        finally:
+            if claimed != number:
+                self._journal.ended(number)
 
     async def _pass_and_publish(self, call: Call, port: Port) -> None:
         """Let the kernel carry a call out, and publish the port then: of an IPv6 socket that cannot
@@ -360,8 +369,9 @@ class Publisher:
 
     async def _claim_seen(
         self, call: Call, sought: Sought, seen: Seen, wish: Wish | Wishes
-    ) -> None:
-        """Claim a port for a socket that was seen to be bound, and may have ended by now."""
+    ) -> int | None:
+        """Claim a port for a socket that was seen to be bound, and may have ended by now. Returns
+        its cookie if it has not."""
         watched = sought.watched(seen.cookie)
         self._watch(watched)
         if points.STOP_AT:
@@ -371,6 +381,8 @@ class Publisher:
             self._unwatch(watched)
         elif self._watches(watched):
             self._claim(call, watched, wish)
+            return watched.cookie
+        return None
 
     def _watches(self, watched: Watched) -> bool:
         """Is the end of a socket still to come, as far as natsup can know?"""
