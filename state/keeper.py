@@ -120,6 +120,7 @@ class Keeper:
         self._teller = Teller()
         self._gateway: Gateway | None = None
         self._identity: tuple[str, str, str] | None = None  # of the gateway that was found last
+        self._restored: GatewayRecord | None = None  # that a supervisor before this one used
         self._device = ""
         self._departure: Departure | None = None
         self._former = Former()
@@ -150,6 +151,7 @@ class Keeper:
         now, wall = self._clock(), self._wall()
         if gateway is not None:
             self._identity, self._external = _identity(gateway), gateway.external_address
+            self._restored = gateway
         for port in sorted({*ports, *holders}):
             known = ports.get(port)
             expires = None if known is None else known.expires
@@ -205,6 +207,9 @@ class Keeper:
             self._happened(self._teller.another_gateway(self._clock(), reason))
         if moved and before is not None:
             self._depart(before)
+        elif moved and self._restored is not None:
+            # There is nothing to take it back by. When it was left nobody knows.
+            self._former.leave(self._restored, self._ledger.existing(), -math.inf)
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
