@@ -13,12 +13,15 @@ from natsup.state.happenings import Event, What
 from natsup.state.journal import GatewayRecord, PortRecord
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import State
-from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from tests.state.test_keeper import GRANTED, PORT, Others, Router, journal, keeper, others, told
 
 __all__ = ["journal", "keeper", "others", "told"]  # fixtures
 OTHER = Port(Protocol.UDP, 6881)
 NEW = "192.168.77.4"
+
+
+SILENCE = Ignored("no answer", silent=True)
 
 
 class Moved(Router):
@@ -159,3 +162,55 @@ async def test_a_session_that_goes_on_knows_where_it_was(
         assert await wish.outcome(1) == HELD
     with keeper.wish(OTHER) as wish:
         assert await wish.outcome(1) == Conflict("")
+
+
+@pytest.mark.parametrize("late", [GRANTED, Unknown("?"), Conflict("192.168.77.3"), SILENCE])
+async def test_what_the_old_router_answers_late_is_not_the_new_ones_word(
+    autojump_clock: MockClock, keeper: Keeper, told: list[Event], late: Outcome
+) -> None:
+    old, new = Router(late, delay=2.0), Elsewhere()
+    order = list[str]()
+    keeper.gateway_found(old)
+    with keeper.wish(PORT) as wish:
+        await trio.sleep(1)
+        old.asked, new.asked = order, list[str]()
+        keeper.gateway_found(new)
+        assert await wish.outcome(10) == GRANTED
+        wish.claim(1)
+    await trio.sleep(10)
+    assert new.asked == [f"add {PORT}"]
+    # What the old one may forward by now it is not to go on forwarding.
+    assert order == ([f"remove {PORT}"] if isinstance(late, (Mapped, Unknown)) else [])
+    assert What.REFUSED not in {event.what for event in told}
+    with trio.move_on_after(1) as found:
+        await keeper.lost()
+    assert found.cancelled_caught
+
+
+async def test_what_was_to_be_looked_for_on_the_old_router_is_asked_of_the_new_one(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    class Slow(Router):
+        async def check(self, port: Port) -> Outcome:
+            await trio.sleep(5)
+            return Mapped(0)
+
+    new = Elsewhere()
+    keeper.gateway_found(Slow())
+    await claimed(keeper, PORT)
+    await trio.sleep(4)  # it is looked for after 3 s
+    keeper.gateway_found(new)
+    await trio.sleep(10)
+    assert new.asked == [f"add {PORT}"]
+
+
+async def test_what_is_being_added_may_be_kept_for_the_old_address_too(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    old, new = Router(SILENCE, delay=2.0), Moved(Conflict(""))
+    keeper.gateway_found(old)
+    with keeper.wish(PORT) as wish:
+        await trio.sleep(1)
+        assert keeper.former(new) == {PORT: Router.internal_address}
+        keeper.gateway_found(new)
+        assert await wish.outcome(10) == HELD
