@@ -246,6 +246,14 @@ class Keeper:
             former.leave(before, self._ledger.existing() | self._being_added(before), now)
         return self._former.recent(gateway, now) | former.recent(gateway, now)
 
+    def handles(self, gateway: Gateway) -> dict[Port, str]:
+        """What a gateway that was found calls what this session has on it already. Asked before
+        `gateway_found` is told."""
+        if self._identity not in (None, _identity(gateway)):
+            return {}  # another one's numbers mean something else
+        entries = ((port, self._ledger.entry(port)) for port in self._ledger.existing())
+        return {port: entry.handle for port, entry in entries if entry is not None}
+
     def gateway_missing(self, reason: str) -> None:
         """There is no gateway to keep ports on; calls that wait go on without."""
         ports, effects = self._ledger.gateway_missing(reason)
