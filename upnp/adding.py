@@ -335,7 +335,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             return Conflict(""), device
         if code is None and seen.kind is Kind.UNKNOWN:  # it may have been carried out
             return Unknown(means.reason), replace(device, added=device.added | {port})
-        return means.refusal(), device
+        return replace(means.refusal(), taken=seen.kind is Kind.STALE), device
 
 
 def _runs_out(left: int, wanted: int) -> bool:

@@ -415,6 +415,16 @@ class TestFormer:
             machine.send(seen)
         assert end.value.value[1].former == self.LEFT.former
 
+    def test_one_that_cannot_be_removed_is_told_from_other_refusals(self) -> None:
+        stays = (look(THEIRS), DELETED, put(Fault(718)), look(THEIRS))
+        outcome, _, device = play(stays, self.LEFT)
+        assert isinstance(outcome, Ignored)
+        assert outcome.taken
+        assert device.former == self.LEFT.former
+        outcome, _, _ = play((look(NOBODY), put(Fault(718)), look(NOBODY)), self.LEFT)
+        assert isinstance(outcome, Ignored)
+        assert not outcome.taken
+
     def test_an_addition_without_an_answer_may_have_moved_it(self) -> None:
         _, _, device = play((look(THEIRS), DELETED, put(LOST)), self.LEFT)
         assert device.former == {(UDP, OTHER)}
