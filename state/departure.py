@@ -9,11 +9,12 @@ this session knows to be its own, and so no conflict with another host.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from natsup.state.gateway import Gateway, host
+from natsup.state.journal import GatewayRecord
 from natsup.state.model import Conflict, Ignored, Outcome, Port, Removal
 
 log = logging.getLogger("natsup.state")
@@ -85,10 +86,12 @@ class Former:
     def __init__(self) -> None:
         self._left: dict[Port, _Left] = {}
 
-    def leave(self, gateway: Gateway, ports: Mapping[Port, float | None], now: float) -> None:
-        """These ports, until their leases end, are left on a gateway."""
+    def leave(
+        self, gateway: Gateway | GatewayRecord, ports: Mapping[Port, float | None], since: float
+    ) -> None:
+        """These ports, until their leases end, are left on a gateway, and have been ``since``."""
         for port, until in ports.items():
-            left = _Left(host(gateway.location), gateway.internal_address, now, until)
+            left = _Left(host(gateway.location), gateway.internal_address, since, until)
             self._left[port] = left
 
     def recent(self, gateway: Gateway, now: float) -> dict[Port, str]:
@@ -101,13 +104,19 @@ class Former:
         }
 
     def judge(self, port: Port, outcome: Outcome, gateway: Gateway, now: float) -> Outcome:
-        """The outcome; a conflict with this host's own old address is none."""
+        """The outcome; a conflict with this host's own old address is none.
+
+        Nor is one with nobody knows whom: many routers only say that the port is taken, or offer
+        another one. What else they refuse has nothing to do with it.
+        """
         left = dict(self._on(gateway, now)).get(port)
         if left is None:
             return outcome
-        refused = isinstance(outcome, Ignored) and not outcome.silent
-        if refused or outcome == Conflict(left.address):
-            return Ignored(f"the router keeps it for {left.address}, which this host had before")
+        kept = f"the router keeps it for {left.address}, which this host had before"
+        if isinstance(outcome, Conflict) and outcome.holder in ("", left.address):
+            return Ignored(kept)
+        if isinstance(outcome, Ignored) and outcome.taken:
+            return replace(outcome, reason=kept)
         return outcome
 
     def forget(self, port: Port) -> None:

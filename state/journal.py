@@ -401,11 +401,18 @@ def unread(path: Path) -> Path:
 
 
 def extend(
-    path: Path, port: Port, known: PortRecord, *, expires: float | None, wall: float
+    path: Path,
+    port: Port,
+    known: PortRecord,
+    *,
+    expires: float | None,
+    handle: str = "",
+    wall: float,
 ) -> None:
-    """Write into a dead session's journal that a port's lease now ends at ``expires``. Where that
-    does not work it is renewed too early the next time, which does no harm."""
-    record = {
+    """Write into a dead session's journal that a port's lease now ends at ``expires``, and by what
+    ``handle`` the router knows it. Where that does not work it is renewed too early the next time,
+    which does no harm."""
+    record: dict[str, Any] = {
         "time": round(wall, 3),
         "port": str(port),
         "state": known.state.value,
@@ -413,7 +420,12 @@ def extend(
         "expires": None if expires is None else round(expires, 3),
         "claims": known.claims,
         "exists": True,
+        "location": known.location,
     }
+    if known.internal_address is not None:
+        record["internal_address"] = known.internal_address
+    if handle:
+        record["handle"] = handle
     with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
         file.write(b"\n" + json.dumps(record).encode() + b"\n")
 

@@ -120,8 +120,10 @@ class Keeper:
         self._teller = Teller()
         self._gateway: Gateway | None = None
         self._identity: tuple[str, str, str] | None = None  # of the gateway that was found last
+        self._restored: GatewayRecord | None = None  # that a supervisor before this one used
         self._device = ""
         self._departure: Departure | None = None
+        self._adding: dict[Port, Gateway] = {}  # where an addition of each was sent last
         self._former = Former()
         self._wishes: dict[Port, list[Wish]] = {}
         self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
@@ -150,6 +152,7 @@ class Keeper:
         now, wall = self._clock(), self._wall()
         if gateway is not None:
             self._identity, self._external = _identity(gateway), gateway.external_address
+            self._restored = gateway
         for port in sorted({*ports, *holders}):
             known = ports.get(port)
             expires = None if known is None else known.expires
@@ -207,6 +210,9 @@ class Keeper:
             self._happened(self._teller.another_gateway(self._clock(), reason))
         if moved and before is not None:
             self._depart(before)
+        elif moved and self._restored is not None:
+            # There is nothing to take it back by. When it was left nobody knows.
+            self._former.leave(self._restored, self._ledger.existing(), -math.inf)
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
@@ -223,19 +229,32 @@ class Keeper:
     def _depart(self, before: Gateway) -> None:
         """Take back what was made on a gateway that is not used any more."""
         left = self._ledger.existing()
-        self._former.leave(before, left, self._clock())
+        self._former.leave(before, left | self._being_added(before), self._clock())
         self._departure = Departure(
             before, left, removing=self._neighbours.removing, gone=self._former.forget
         )
         self._todo_send.send_nowait(self._departure.run)
+
+    def _being_added(self, gateway: Gateway) -> dict[Port, float | None]:
+        """What a gateway may yet forward, as its answer is awaited, and until when."""
+        until = self._clock() + self._ledger.policy.lease
+        return {port: until for port, where in self._adding.items() if where is gateway}
 
     def former(self, gateway: Gateway) -> dict[Port, str]:
         """What a gateway that was found may forward to the address that this host had just before:
         each port's. Asked before `gateway_found` is told."""
         former, before, now = Former(), self._gateway, self._clock()
         if before is not None:
-            former.leave(before, self._ledger.existing(), now)
+            former.leave(before, self._ledger.existing() | self._being_added(before), now)
         return self._former.recent(gateway, now) | former.recent(gateway, now)
+
+    def handles(self, gateway: Gateway) -> dict[Port, str]:
+        """What a gateway that was found calls what this session has on it already. Asked before
+        `gateway_found` is told."""
+        if self._identity not in (None, _identity(gateway)):
+            return {}  # another one's numbers mean something else
+        entries = ((port, self._ledger.entry(port)) for port in self._ledger.existing())
+        return {port: entry.handle for port, entry in entries if entry is not None}
 
     def gateway_missing(self, reason: str) -> None:
         """There is no gateway to keep ports on; calls that wait go on without."""
@@ -399,15 +418,19 @@ class Keeper:
                 self._turns.total_tokens = _AT_ONCE if answered else math.inf
 
     async def _request_now(self, request: Request) -> bool:
-        """Was it answered?"""
+        """Was it answered? What another gateway has left unanswered does not count."""
         port = request.port
         if isinstance(request, Remove):
+            gateway = self._gateway
             if points.STOP_AT:
                 points.reached("remove")
             removal = await self._remove(port)
             if points.STOP_AT:
                 points.reached("removed")
             log.info("%s: removal: %s", port, removal.value)
+            if self._replaced(gateway):
+                self._carry_out(self._ledger.void(port, self._clock()))
+                return True
             silent = removal is Removal.FAILED
             self._answers += not silent
             self._happened(self._teller.removed(port, removal, self._clock()))
@@ -415,9 +438,17 @@ class Keeper:
         else:
             if points.STOP_AT:
                 points.reached(self._point(request))
-            outcome = await self._ask(request)
+            outcome, gateway = await self._ask(request)
             if points.STOP_AT:
                 points.reached(f"{self._point(request)}ed")
+            if gateway is not None and self._replaced(gateway):
+                log.info(
+                    "%s: by %s, which is not used any more: %s", port, gateway.location, outcome
+                )
+                if isinstance(request, Add) and isinstance(outcome, (Mapped, Unknown)):
+                    await self._take_back(gateway, port)
+                self._carry_out(self._ledger.void(port, self._clock()))
+                return True
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
@@ -433,6 +464,20 @@ class Keeper:
                 self._lost.set()
         self._carry_out(effects)
         return not silent
+
+    def _replaced(self, gateway: Gateway | None) -> bool:
+        """Is another one used by now than the one that was asked?"""
+        if gateway is None or self._gateway is None:
+            return False
+        return _identity(gateway) != _identity(self._gateway)
+
+    async def _take_back(self, gateway: Gateway, port: Port) -> None:
+        """It was added late, where ports are not kept any more. Until that is over it is not asked
+        for anywhere else: the two may be one router."""
+        departure = Departure(
+            gateway, [port], removing=self._neighbours.removing, gone=self._former.forget
+        )
+        await departure.run()
 
     def _point(self, request: Add | Check) -> str:
         if isinstance(request, Check):
@@ -459,23 +504,30 @@ class Keeper:
             why = entry.reason if entry is not None and entry.reason else outcome
             log.info("%s: looked again: %s", port, why)
 
-    async def _ask(self, request: Add | Check) -> Outcome:
-        gateway = self._gateway
-        if gateway is None:
-            return Unknown("no gateway")
+    async def _ask(self, request: Add | Check) -> tuple[Outcome, Gateway | None]:
+        """The answer, and whose it is."""
+        port, gateway = request.port, self._gateway
         try:
+            if isinstance(request, Add):
+                if self._departure is not None:
+                    await self._departure.over(port)
+                await self._neighbours.removed(port)
+                gateway = self._gateway  # it may be another one since
+            if gateway is None:
+                return Unknown("no gateway"), None
             if isinstance(request, Check):
-                return await gateway.check(request.port)
-            if self._departure is not None:
-                await self._departure.over(request.port)
-            await self._neighbours.removed(request.port)
-            outcome = await gateway.add(request.port, lease=request.lease)
-            if isinstance(outcome, Mapped):
-                self._former.forget(request.port)
-            return self._former.judge(request.port, outcome, gateway, self._clock())
+                return await gateway.check(port), gateway
+            self._adding[port] = gateway
+            try:
+                outcome = await gateway.add(port, lease=request.lease)
+            finally:
+                del self._adding[port]
+            if isinstance(outcome, Mapped) and not self._replaced(gateway):
+                self._former.forget(port)
+            return self._former.judge(port, outcome, gateway, self._clock()), gateway
         except Exception:
-            log.exception("%s: the gateway's code failed", request.port)
-            return Unknown("an error inside natsup; see the log")
+            log.exception("%s: the gateway's code failed", port)
+            return Unknown("an error inside natsup; see the log"), gateway
 
     async def _remove(self, port: Port) -> Removal:
         if self._gateway is None:

@@ -343,6 +343,23 @@ class Ledger:
         entry.under_way = None
         return self._settle(entry, now)
 
+    def void(self, port: Port, now: float) -> list[Effect]:
+        """A request for it came to another gateway than the one that is used by now, which knows
+        nothing of it."""
+        entry = self._touch(port)
+        entry.under_way, entry.due = None, None
+        entry.exists, entry.expires, entry.handle = False, None, ""
+        entry.confirmed, entry.check_at = False, None
+        entry.failures, entry.held_by, entry.full = 0, "", False
+        if not entry.wanted:
+            return self._drop(entry)
+        if not self._gateway:
+            entry.state, entry.reason = State.IGNORED, self._missing
+            return [entry.note()]
+        if self._silent:
+            return self._ask_in_vain(entry, now)
+        return self._add(entry)
+
     def _refused(self, entry: Entry, outcome: Conflict | Ignored | Unknown, now: float) -> None:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None

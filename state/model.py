@@ -83,6 +83,7 @@ class Ignored:
     slow: bool = False  # True: only the user can change this, so ask again rarely
     silent: bool = False  # True: the gateway did not say so, it did not answer at all
     full: bool = False  # True: perhaps for want of room, so ask again once some has been made
+    taken: bool = False  # True: perhaps only because the port is taken, by no other host it seems
 
     def __str__(self) -> str:
         return self.reason

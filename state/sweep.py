@@ -266,7 +266,8 @@ async def _renew(
         report.kept.append(f"{name} is kept: the program lives on without natsup")
         assert record.path is not None
         expires = wall() + outcome.lease if outcome.lease else None
-        extend(record.path, port, record.ports[port], expires=expires, wall=wall())
+        known, handle = record.ports[port], outcome.handle
+        extend(record.path, port, known, expires=expires, handle=handle, wall=wall())
 
 
 async def _sweep_one(

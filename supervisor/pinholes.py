@@ -47,11 +47,11 @@ class Pinholes:
         self._looked = trio.Event()
         self._wished = trio.Event()
         self._dormant: dict[int, tuple[Port, Caller | None]] = {}  # by the socket's cookie
-        self._handles: dict[Port, str] = {}  # of what a supervisor before this one opened
         self._mapper: Gateway | None = None
         self._searched = trio.Event()  # it is known whether there is a mapper
         self._changed = trio.Event()
         self._current: gateways.Pinholes | None = None
+        self._last: gateways.Pinholes | None = None
 
     async def wish(self, port: Port, caller: Caller | None) -> Wish | Dormant:
         """See `Keeper.wish`."""
@@ -77,8 +77,7 @@ class Pinholes:
         as before."""
         kept = {port: holders.get(port, ()) for port in ports}
         made_on = None
-        for port, known in ports.items():
-            self._handles[port] = known.handle
+        for known in ports.values():
             if known.location and known.internal_address:
                 protocol = gateways.protocol_of(known.location)
                 made_on = GatewayRecord(protocol, known.location, known.internal_address, None)
@@ -117,7 +116,7 @@ class Pinholes:
             pause, reason = _FIRST_PAUSE, ""
             while True:
                 changed = self._changed = trio.Event()
-                found = await self._search()
+                found = self._known(await self._search())
                 if isinstance(found, NoGateway):
                     level = logging.DEBUG if found.reason == reason else logging.INFO
                     log.log(level, "no pinholes: %s", found.reason)
@@ -162,6 +161,16 @@ class Pinholes:
             secret=self._secret,
         )
 
+    def _known(self, found: gateways.Pinholes | NoGateway) -> gateways.Pinholes | NoGateway:
+        """By PCP, whoever was asked before: only that one can tell whether the router was restarted
+        since it opened the pinholes."""
+        last = self._last
+        if isinstance(found, NoGateway):
+            return found
+        if last is None or found.protocol != "pcp" or _place(found) != _place(last):
+            self._last = last = found
+        return last
+
     def _wake(self) -> None:
         """There is IPv6: what lay dormant is wished for."""
         dormant, self._dormant = self._dormant, {}
@@ -171,9 +180,8 @@ class Pinholes:
     async def _use(self, found: gateways.Pinholes) -> None:
         """Keep the ports on a router until it leaves a request without an answer, or there is
         another one to ask, or another address."""
-        for port, handle in self._handles.items():
+        for port, handle in self._keeper.handles(found).items():
             found.recall(port, handle)
-        self._handles.clear()
         self._keeper.gateway_found(found, external=found.internal_address)
         async with trio.open_nursery() as nursery:
             lost = trio.Event()
@@ -212,3 +220,7 @@ class Pinholes:
         async with aclosing(changes()) as heard:
             async for _ in heard:
                 self._changed.set()
+
+
+def _place(one: gateways.Pinholes) -> tuple[str, str]:
+    return one.location, one.internal_address

@@ -110,7 +110,8 @@ class Device:
     router: str
     lan: int = 0
     own: frozenset[str] = frozenset()
-    # What this session mapped to addresses that this host had before
+    # What this session mapped to addresses that this host had just before, and was not seen to be
+    # gone from there: somebody else may have them soon
     former: frozenset[tuple[Port, str]] = frozenset()
     permanent_only: bool = False
     # Codes that this router was seen to answer about a port that nobody can hold
@@ -125,6 +126,10 @@ class Device:
     trial: bool | None = None
     granted: int = 0  # seconds that were left of a new mapping when it was looked at; 0: unknown
     prolongs: bool | None = None  # does a renewal prolong a lease? None: it was not seen yet
+
+    def settled(self, port: Port) -> "Device":
+        """A port that leads to no former address any more."""
+        return replace(self, former=frozenset(one for one in self.former if one[0] != port))
 
 
 class Kind(Enum):
@@ -175,13 +180,18 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
         same = answer.internal_port.strip() == str(port.number)
         kind = Kind.OURS if usable and same else Kind.STALE
         return Holder(kind, lease=_seconds(answer.lease))
-    if (port, str(client)) in device.former:
+    if _leads_back(answer, port, device):
         return Holder(Kind.STALE)
     if str(client) in device.own:
         return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} another address of this host", listed=True)
     if str(client) == device.router or not _is_host(client, device):
         return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} no host of the LAN", listed=True)
     return Holder(Kind.OTHER, str(client))
+
+
+def _leads_back(entry: Found, port: Port, device: Device) -> bool:
+    """To an address that this host had before?"""
+    return (port, entry.client.strip()) in device.former
 
 
 def _is_host(address: ipaddress.IPv4Address, device: Device) -> bool:
@@ -220,6 +230,9 @@ def looking(port: Port, device: Device) -> Looking:
         if not isinstance(other, NoAnswer):
             device = replace(device, calibrated=device.calibrated | {answer.code})
     found = holder(answer, port, device)
+    said = found.kind is not Kind.UNKNOWN or found.listed
+    if said and not (isinstance(answer, Found) and _leads_back(answer, port, device)):
+        device = device.settled(port)
     if found.kind is Kind.UNKNOWN:
         return found, device
     if port in device.unseen:
@@ -281,6 +294,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         if isinstance(answer, Done):
             permanent = wanted == 0 and (device.permanent_only or lease != 0)
             device = replace(device, permanent_only=permanent, added=device.added | {port})
+            device = device.settled(port)
             if not renewal:
                 device = replace(device, unseen=device.unseen | {port})
             elif _runs_out(seen.lease, wanted) and device.prolongs is None:
@@ -294,7 +308,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             return _mapped(wanted, device), device
         if isinstance(answer, NoAnswer):
             if answer.sent:
-                device = replace(device, added=device.added | {port})
+                device = replace(device, added=device.added | {port}).settled(port)
                 return Unknown(answer.reason, silent=True), device
             return Ignored(answer.reason, silent=True), device
         code = answer.code if isinstance(answer, Fault) else None
@@ -321,7 +335,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
             return Conflict(""), device
         if code is None and seen.kind is Kind.UNKNOWN:  # it may have been carried out
             return Unknown(means.reason), replace(device, added=device.added | {port})
-        return means.refusal(), device
+        return replace(means.refusal(), taken=seen.kind is Kind.STALE), device
 
 
 def _runs_out(left: int, wanted: int) -> bool:

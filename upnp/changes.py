@@ -48,6 +48,7 @@ class Changes:
         self._apart = _APART
         self._down: set[str] = set()
         self._back: set[str] = set()
+        self._gone: set[str] = set()  # of those that are down
 
     def told(self, link: Link | None, now: float) -> None:
         """Of a link; None: of an address or a route, or of something that was missed."""
@@ -56,9 +57,12 @@ class Changes:
                 known = link.name in self._down
                 self._down.add(link.name)
                 self._back.discard(link.name)
+                if link.gone:
+                    self._gone.add(link.name)
             else:
                 known = link.name not in self._down
                 self._down.discard(link.name)
+                self._gone.discard(link.name)
                 if not known:
                     self._back.add(link.name)
             if known:
@@ -81,6 +85,10 @@ class Changes:
         """
         self._first, self._looked = None, now
         back, self._back = self._back, set()
+        # Those of containers, which never come back, are not kept in mind.
+        in_use = {used.interface} if isinstance(used, Network) else set()
+        self._down -= self._gone - in_use
+        self._gone &= in_use
         reason = difference(used, found)
         if reason is None and isinstance(found, Network) and found.interface in back:
             reason = f"the link {found.interface} was gone, and is back"

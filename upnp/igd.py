@@ -75,6 +75,8 @@ _OUT = {
 
 # Seconds for what is good to know and nothing waits for
 _ASIDE = 2.0
+# Seconds for which an address that this host had before cannot be another host's
+_FORMER = 60.0
 _LATE = "the router did not answer in time"
 
 _T = TypeVar("_T")
@@ -225,6 +227,7 @@ class Igd:
         self._turns = 0  # operations under way or waiting
         self._idle = trio.Event()  # set, and another one made, when there are none
         self._device = device
+        self._former_until = 0.0
         lists = service.service_type.endswith("WANIPConnection:2")
         self._checks = Checks(self.look, self._survey, lists=lists)
 
@@ -255,6 +258,7 @@ class Igd:
     def inherit(self, former: Mapping[Port, str]) -> None:
         """Some ports lead to addresses that this host had before, and may be led here."""
         self._device = replace(self._device, former=frozenset(former.items()))
+        self._former_until = trio.current_time() + _FORMER
 
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""
@@ -339,6 +343,8 @@ class Igd:
         told that nothing is answered any more, and decides itself what that comes to.
         """
         async with self.turn() as come:
+            if self._device.former and trio.current_time() >= self._former_until:
+                self._device = replace(self._device, former=frozenset())
             operation = begin(self._device)
             asked = come
             try:

@@ -81,10 +81,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The kernel tells of a link. ``running``: it is usable, cable or air included."""
+    """The kernel tells of a link. ``running``: it is usable, cable or air included. ``gone``: there
+    is no such link any more."""
 
     name: str
     running: bool
+    gone: bool = False
 
 
 class Kernel:
@@ -191,7 +193,8 @@ def told(data: bytes) -> Iterator[Link | None]:
         elif len(body) >= _LINK.size:
             flags = _LINK.unpack_from(body)[3]
             name = _attributes(body[_LINK.size :]).get(_IFLA_IFNAME, b"").rstrip(b"\0")
-            yield Link(os.fsdecode(name), kind == _NEW_LINK and bool(flags & _RUNNING))
+            gone = kind == _DELETE_LINK
+            yield Link(os.fsdecode(name), not gone and bool(flags & _RUNNING), gone)
         data = data[(max(length, _HEADER.size) + 3) & ~3 :]
 
 

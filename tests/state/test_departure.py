@@ -1,6 +1,8 @@
 """What is left behind on another router, or at another address: taken back, left, or known."""
 
+import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import trio
@@ -8,13 +10,18 @@ from trio.testing import MockClock
 
 from natsup.state.departure import Departure, Former
 from natsup.state.happenings import Event, What
+from natsup.state.journal import GatewayRecord, PortRecord
 from natsup.state.keeper import Keeper
-from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal
+from natsup.state.ledger import State
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from tests.state.test_keeper import GRANTED, PORT, Others, Router, journal, keeper, others, told
 
 __all__ = ["journal", "keeper", "others", "told"]  # fixtures
 OTHER = Port(Protocol.UDP, 6881)
 NEW = "192.168.77.4"
+
+
+SILENCE = Ignored("no answer", silent=True)
 
 
 class Moved(Router):
@@ -107,7 +114,10 @@ HELD = Ignored("the router keeps it for 192.168.77.2, which this host had before
     ("outcome", "router", "now", "judged"),
     [
         (Conflict("192.168.77.2"), Moved(), 10.0, HELD),
-        (Ignored("a conflict, it says"), Moved(), 10.0, HELD),
+        (Conflict(""), Moved(), 10.0, HELD),  # it does not say whose it is
+        (Conflict(""), Moved(), 100.0, Conflict("")),
+        (Ignored("it offers another", taken=True), Moved(), 10.0, replace(HELD, taken=True)),
+        (Ignored("full", slow=True, full=True), Moved(), 10.0, Ignored("full", True, full=True)),
         (Conflict("192.168.77.3"), Moved(), 10.0, Conflict("192.168.77.3")),
         (Mapped(60), Moved(), 10.0, Mapped(60)),
         (Ignored("no answer", silent=True), Moved(), 10.0, Ignored("no answer", silent=True)),
@@ -134,3 +144,73 @@ def test_an_old_address_is_this_hosts_for_a_minute_only() -> None:
     assert former.recent(Moved(), 59.0) == {PORT: "192.168.77.2"}
     assert former.recent(Moved(), 61.0) == {}
     assert former.recent(Elsewhere(), 1.0) == {}
+
+
+async def test_a_session_that_goes_on_knows_where_it_was(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    """Its supervisor was begun anew, and meanwhile the host got another address."""
+    old = GatewayRecord("upnp", Router.location, Router.internal_address, None)
+    expires = time.time() + 100
+    known = PortRecord(State.MAPPED, "", expires, 1, True, old.location)
+    keeper.restore({PORT: known}, {PORT: [1]}, old)
+    router = Moved(Conflict(""))
+    assert keeper.former(router) == {}  # nobody knows for how long it has not been there
+    keeper.gateway_found(router)
+    await trio.sleep(1)
+    with keeper.wish(PORT) as wish:
+        assert await wish.outcome(1) == HELD
+    with keeper.wish(OTHER) as wish:
+        assert await wish.outcome(1) == Conflict("")
+
+
+@pytest.mark.parametrize("late", [GRANTED, Unknown("?"), Conflict("192.168.77.3"), SILENCE])
+async def test_what_the_old_router_answers_late_is_not_the_new_ones_word(
+    autojump_clock: MockClock, keeper: Keeper, told: list[Event], late: Outcome
+) -> None:
+    old, new = Router(late, delay=2.0), Elsewhere()
+    order = list[str]()
+    keeper.gateway_found(old)
+    with keeper.wish(PORT) as wish:
+        await trio.sleep(1)
+        old.asked, new.asked = order, list[str]()
+        keeper.gateway_found(new)
+        assert await wish.outcome(10) == GRANTED
+        wish.claim(1)
+    await trio.sleep(10)
+    assert new.asked == [f"add {PORT}"]
+    # What the old one may forward by now it is not to go on forwarding.
+    assert order == ([f"remove {PORT}"] if isinstance(late, (Mapped, Unknown)) else [])
+    assert What.REFUSED not in {event.what for event in told}
+    with trio.move_on_after(1) as found:
+        await keeper.lost()
+    assert found.cancelled_caught
+
+
+async def test_what_was_to_be_looked_for_on_the_old_router_is_asked_of_the_new_one(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    class Slow(Router):
+        async def check(self, port: Port) -> Outcome:
+            await trio.sleep(5)
+            return Mapped(0)
+
+    new = Elsewhere()
+    keeper.gateway_found(Slow())
+    await claimed(keeper, PORT)
+    await trio.sleep(4)  # it is looked for after 3 s
+    keeper.gateway_found(new)
+    await trio.sleep(10)
+    assert new.asked == [f"add {PORT}"]
+
+
+async def test_what_is_being_added_may_be_kept_for_the_old_address_too(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    old, new = Router(SILENCE, delay=2.0), Moved(Conflict(""))
+    keeper.gateway_found(old)
+    with keeper.wish(PORT) as wish:
+        await trio.sleep(1)
+        assert keeper.former(new) == {PORT: Router.internal_address}
+        keeper.gateway_found(new)
+        assert await wish.outcome(10) == HELD

@@ -1,9 +1,10 @@
 """Pinholes beside mappings: in the journal, in what is shown, and when dead sessions are swept."""
 
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 
-from natsup.state.journal import GatewayRecord, Header, Journal, replay, sessions
+from natsup.state.journal import GatewayRecord, Header, Journal, extend, replay, sessions
 from natsup.state.ledger import Add, Ledger, Note, State
 from natsup.state.model import Mapped, Outcome, Port, Protocol, Removal
 from natsup.state.report import as_json, as_text
@@ -154,3 +155,14 @@ async def test_another_address_of_ours_is_another_place(tmp_path: Path) -> None:
         "no router that maps ports answers",
         "it leads to 2001:db8::2, not to this host now",
     ]
+
+
+def test_a_dead_sessions_ports_that_are_renewed_are_where_they_were(tmp_path: Path) -> None:
+    dead(tmp_path)
+    (before,) = sessions(tmp_path)
+    assert before.path is not None
+    for port, handle in ((MAPPING, ""), (PINHOLE, "8")):
+        known = before.ports[port]
+        extend(before.path, port, known, expires=9000.0, handle=handle, wall=2000.0)
+        (after,) = sessions(tmp_path)
+        assert after.ports[port] == replace(known, expires=9000.0, handle=handle)

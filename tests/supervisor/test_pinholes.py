@@ -27,17 +27,19 @@ NONE = NoGateway("there is none")
 class Opener:
     protocol = "upnp"
     location = "http://[fe80::1%eth0]:5000/"
+    handle = ""
 
     def __init__(self, internal_address: str) -> None:
         self.internal_address = internal_address
         self.open: set[Port] = set()
         self.answers = True
+        self.recalled: dict[Port, str] = {}
 
     async def add(self, port: Port, *, lease: int) -> Outcome:
         if not self.answers:
             return Ignored("silence", silent=True)
         self.open.add(port)
-        return Mapped(lease)
+        return Mapped(lease, self.handle)
 
     async def check(self, port: Port) -> Outcome:
         return Mapped(0) if port in self.open else Ignored("gone")
@@ -49,7 +51,17 @@ class Opener:
     async def external_address(self) -> str | None:
         return None
 
-    def recall(self, port: Port, handle: str) -> None: ...
+    def recall(self, port: Port, handle: str) -> None:
+        self.recalled[port] = handle
+
+
+class Numbered(Opener):
+    handle = "7"
+
+
+class ByPcp(Opener):
+    protocol = "pcp"
+    location = "pcp://[fe80::1%eth0]:5351"
 
 
 class World:
@@ -207,3 +219,42 @@ async def test_a_router_that_fell_silent_is_found_again(
     opener.answers, world.found = True, opener
     await trio.sleep(600)
     assert opener.open == {PORT}
+
+
+async def test_a_router_that_is_found_again_is_told_its_numbers(
+    world: World, pinholes: Pinholes, autojump_clock: MockClock
+) -> None:
+    pinholes.mapper(None)
+    world.found = Numbered(HERE.address)
+    assert await bind(pinholes) == Mapped(3600, "7")
+    for mapper in ("192.168.1.2", "192.168.1.3"):
+        again = world.found = Numbered(HERE.address)
+        again.open.add(PORT)
+        pinholes.mapper(Opener(mapper))
+        await trio.sleep(10)
+        assert again.recalled == {PORT: "7"}
+    moved = Numbered(THERE.address)
+    world.move(THERE, moved)
+    await trio.sleep(10)
+    assert moved.open == {PORT}
+    assert moved.recalled == {}  # it never gave any
+
+
+async def test_by_pcp_it_is_the_same_that_is_asked_again(
+    world: World, pinholes: Pinholes, autojump_clock: MockClock
+) -> None:
+    pinholes.mapper(None)
+    first = world.found = ByPcp(HERE.address)
+    await bind(pinholes)
+    again = world.found = ByPcp(HERE.address)
+    pinholes.mapper(Opener("192.168.1.2"))
+    await trio.sleep(10)
+    pinholes.release(1)
+    await trio.sleep(10)
+    assert len(world.mappers) == 2
+    assert (first.open, again.open) == (set(), set())
+    moved = ByPcp(THERE.address)
+    world.move(THERE, moved)
+    await trio.sleep(10)
+    await bind(pinholes, 2)
+    assert moved.open == {PORT}

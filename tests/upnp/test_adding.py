@@ -28,6 +28,7 @@ from natsup.upnp.adding import (
 )
 
 PORT = Port(Protocol.TCP, 6881)
+UDP = Port(Protocol.UDP, 6881)
 HERE, ROUTER, OTHER = "192.168.1.2", "192.168.1.1", "192.168.1.3"
 WIRELESS = "192.168.1.4"  # this host's too
 DEVICE = Device(HERE, ROUTER, own=frozenset({HERE, WIRELESS}))
@@ -384,6 +385,49 @@ class TestLearned:
         for answer in (OURS, NOBODY):
             _, device = see(device, answer)
         assert add(*self.ADDED, device=device) == (Mapped(3600), [3600])
+
+
+class TestFormer:
+    """What this host left at the address that it had before."""
+
+    LEFT = replace(DEVICE, former=frozenset({(PORT, OTHER), (UDP, OTHER)}))
+
+    def test_it_is_moved_once(self) -> None:
+        outcome, _, device = play((look(THEIRS), DELETED, put(Done())), self.LEFT)
+        assert outcome == Mapped(3600)
+        assert device.former == {(UDP, OTHER)}
+        # By now it is another host that has the address.
+        assert add(look(THEIRS), device=device)[0] == Conflict(OTHER)
+
+    @pytest.mark.parametrize("seen", [NOBODY, OURS, NAMED, Found("192.168.1.9", "6881", "1")])
+    def test_what_is_not_there_any_more_does_not_come_back(self, seen: Answer) -> None:
+        machine = looking(PORT, self.LEFT)
+        next(machine)
+        with pytest.raises(StopIteration) as end:
+            machine.send(seen)
+        assert end.value.value[1].former == {(UDP, OTHER)}
+
+    @pytest.mark.parametrize("seen", [LOST, Fault(401), THEIRS])
+    def test_what_was_not_seen_to_be_gone_may_be_there(self, seen: Answer) -> None:
+        machine = looking(PORT, self.LEFT)
+        next(machine)
+        with pytest.raises(StopIteration) as end:
+            machine.send(seen)
+        assert end.value.value[1].former == self.LEFT.former
+
+    def test_one_that_cannot_be_removed_is_told_from_other_refusals(self) -> None:
+        stays = (look(THEIRS), DELETED, put(Fault(718)), look(THEIRS))
+        outcome, _, device = play(stays, self.LEFT)
+        assert isinstance(outcome, Ignored)
+        assert outcome.taken
+        assert device.former == self.LEFT.former
+        outcome, _, _ = play((look(NOBODY), put(Fault(718)), look(NOBODY)), self.LEFT)
+        assert isinstance(outcome, Ignored)
+        assert not outcome.taken
+
+    def test_an_addition_without_an_answer_may_have_moved_it(self) -> None:
+        _, _, device = play((look(THEIRS), DELETED, put(LOST)), self.LEFT)
+        assert device.former == {(UDP, OTHER)}
 
 
 class TestHolder:

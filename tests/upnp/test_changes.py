@@ -91,6 +91,20 @@ def test_another_link_is_no_news() -> None:
     assert told.looked(HOME, HOME, 2.0) is None
 
 
+def test_links_that_are_no_more_are_not_kept_in_mind() -> None:
+    told = Changes()
+    for number in range(1000):
+        told.told(Link(f"veth{number}", running=False), number)
+        told.told(Link(f"veth{number}", running=False, gone=True), number)
+        told.looked(HOME, HOME, number)
+    assert told._down == told._gone == set()
+    # The one in use may come back: an adapter that was pulled out.
+    told.told(Link("eth0", running=False, gone=True), 2000.0)
+    told.looked(HOME, HOME, 2001.0)
+    told.told(Link("eth0", running=True), 2002.0)
+    assert told.looked(HOME, HOME, 2003.0) == "the link eth0 was gone, and is back"
+
+
 def link(name: bytes, flags: int, kind: int = 16) -> bytes:
     body = struct.pack("=BxHiII", 0, 1, 7, flags, 0)
     body += struct.pack("=HH", 5 + len(name), 3) + name + b"\0"
@@ -104,7 +118,7 @@ def message(kind: int, body: bytes) -> bytes:
 def test_what_the_kernel_says_is_read() -> None:
     data = link(b"eth0", 0x11043) + link(b"wlan0", 0x1003) + link(b"eth0", 0x11043, 17)
     data += message(20, bytes(8))
-    expected = [Link("eth0", True), Link("wlan0", False), Link("eth0", False), None]
+    expected = [Link("eth0", True), Link("wlan0", False), Link("eth0", False, gone=True), None]
     assert list(rtnetlink.told(data)) == expected
 
 

@@ -54,6 +54,19 @@ async def test_add_renew_remove() -> None:
         assert gateway.location == router.url
 
 
+async def test_a_former_address_is_another_hosts_before_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with home() as (router, igd):
+        monkeypatch.setattr("natsup.upnp.igd._FORMER", 0.0)
+        router.table[KEY] = Entry(OTHER, "6881", "1", "3600", description(PORT))
+        igd.inherit({PORT: OTHER})
+        assert await igd.add(PORT, lease=3600) == Conflict(OTHER)
+        monkeypatch.undo()
+        igd.inherit({PORT: OTHER})
+        assert await igd.add(PORT, lease=3600) == Mapped(3600)
+
+
 async def test_what_an_add_says() -> None:
     async with home() as (router, igd):
         await igd.add(Port(Protocol.UDP, 6881), lease=60)

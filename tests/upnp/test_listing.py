@@ -45,6 +45,12 @@ def test_what_is_read_of_an_answer(text: str, lines: list[str]) -> None:
     assert compact(f"<a><NewPortListing>{text}</NewPortListing></a>").splitlines() == lines
 
 
+def test_numbers_of_characters_are_not_read() -> None:
+    nonsense = f"&#{'9' * LONGEST};"
+    answer = f"<NewPortListing>{nonsense}{html.escape(LIST)}</NewPortListing>"
+    assert compact(answer) == LINE
+
+
 @pytest.mark.parametrize(
     ("lines", "entries", "count"),
     [

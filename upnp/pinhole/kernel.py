@@ -5,6 +5,8 @@ there is nothing to hear.
 """
 
 import contextlib
+import errno
+import logging
 import socket
 import struct
 from collections.abc import AsyncGenerator
@@ -12,9 +14,12 @@ from pathlib import Path
 
 import trio
 
-from natsup.upnp import rtnetlink
+from natsup.upnp import bpf, rtnetlink
+from natsup.upnp.changes import filter_program
 from natsup.upnp.network import NoGateway
 from natsup.upnp.pinhole.address import Address, Network, Route, choose
+
+log = logging.getLogger("natsup.upnp")
 
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
@@ -26,6 +31,7 @@ _OIF, _GATEWAY, _PRIORITY, _MULTIPATH, _TABLE = 4, 5, 6, 9, 15  # RTA_*
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _GROUPS = 0x100 | 0x400  # RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE: linux/rtnetlink.h
 _SETTLING = 0.3  # seconds: a router's advertisement changes several things
+_APART, _FAR_APART = 1.0, 30.0  # seconds between looks, doubled by each that soon follows another
 _EVERY = 30.0  # seconds between looks where changes cannot be heard of
 
 _NET = Path("/proc/self/net")
@@ -128,29 +134,62 @@ def listed_addresses(folder: Path = _NET) -> list[Address]:
     return found
 
 
+class Spacing:
+    """When to look after something was told: once it has settled, and ever more rarely while it
+    goes on, as with addresses whose lifetimes routers prolong. Pure; times in seconds."""
+
+    def __init__(self) -> None:
+        self._looked = float("-inf")
+        self._apart = _APART
+
+    def until(self, now: float) -> float:
+        """It is told now: when to look."""
+        return max(now + _SETTLING, self._looked + self._apart)
+
+    def looked(self, now: float) -> None:
+        goes_on = now <= self._looked + 2 * self._apart
+        self._apart = min(2 * self._apart, _FAR_APART) if goes_on else _APART
+        self._looked = now
+
+
 async def changes() -> AsyncGenerator[None, None]:
     """An item whenever addresses or routes of IPv6 may have changed, once that has settled."""
+    spacing = Spacing()
     try:
-        with Kernel():  # may it be used here?
-            sock = socket.socket(
-                socket.AF_NETLINK,
-                socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-                socket.NETLINK_ROUTE,
-            )
-    except OSError:
-        while True:
-            await trio.sleep(_EVERY)
-            yield
-    with sock:
+        with _listening() as sock:
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                await trio.sleep_until(spacing.until(trio.current_time()))
+                _drain(sock)
+                spacing.looked(trio.current_time())
+                yield
+    except OSError as error:
+        log.info("the kernel does not tell of changes of IPv6: %s", error.strerror)
+    while True:
+        await trio.sleep(_EVERY)
+        yield
+
+
+def _listening() -> socket.socket:
+    """A socket that hears of changes. Raises OSError."""
+    sock = rtnetlink.opened()
+    try:
+        bpf.attach(sock, filter_program())
         sock.bind((0, _GROUPS))
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            await trio.sleep(_SETTLING)
-            try:
-                while sock.recv(1 << 16):
-                    pass
-            except BlockingIOError:
-                pass
-            except OSError:  # ENOBUFS: there was too much of it
-                continue
-            yield
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _drain(sock: socket.socket) -> None:
+    """Pass over what is told: that something was is enough. Raises OSError."""
+    while True:
+        try:
+            sock.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # some of it was lost
+                raise

@@ -65,7 +65,7 @@ def adding(port: Port, lease: int, device: Device) -> Adding:
         device = yield from _trying(port.protocol, device)
     if device.honours and port.number >= _PRIVILEGED:
         return Conflict(""), device
-    return Ignored(_ANOTHER), device
+    return Ignored(_ANOTHER, taken=True), device
 
 
 def trying(device: Device) -> Generator[Step, Answer, tuple[None, Device]]:
