@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 
@@ -47,6 +47,7 @@ class Wish:
         self._answered = trio.Event()
         self._open = False
         self._heard = 0  # how many answers the gateway had given when it began
+        self._asked = 0  # how many requests had left by then
 
     def __enter__(self) -> "Wish":
         self._open = True
@@ -127,7 +128,10 @@ class Keeper:
         self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
+        self._asked = 0  # how many requests have left
+        self._unanswered: dict[int, Port] = {}  # those of them that the gateway has not answered
         self._turns = trio.CapacityLimiter(_AT_ONCE)
+        self._removals = trio.CapacityLimiter(1)
         self._lost = trio.Event()
         self._looking = trio.Event()
         self._external: str | None = None  # "": it will not say
@@ -317,7 +321,7 @@ class Keeper:
 
     def _begin(self, wish: Wish) -> None:
         self._wishes.setdefault(wish.port, []).append(wish)
-        wish._heard = self._answers
+        wish._heard, wish._asked = self._answers, self._asked
         self._neighbours.announce(wish.port)
         self._teller.asked(wish.port, wish.caller)
         outcome, effects = self._ledger.ask(wish.port, self._clock())
@@ -337,7 +341,11 @@ class Keeper:
             self._carry_out(self._ledger.claim(wish.port, holder, now))
 
     def _late(self, wish: Wish, reason: str) -> Ignored:
-        if wish._heard == self._answers:
+        # What waited for another session says nothing of the gateway.
+        asked = any(
+            number <= wish._asked or port == wish.port for number, port in self._unanswered.items()
+        )
+        if asked and wish._heard == self._answers:
             self._ledger.late(reason)
         return Ignored(reason)
 
@@ -463,11 +471,13 @@ class Keeper:
             return Unknown("no gateway")
         try:
             if isinstance(request, Check):
-                return await gateway.check(request.port)
+                with self._asking(request.port):
+                    return await gateway.check(request.port)
             if self._departure is not None:
                 await self._departure.over(request.port)
             await self._neighbours.removed(request.port)
-            outcome = await gateway.add(request.port, lease=request.lease)
+            with self._asking(request.port):
+                outcome = await gateway.add(request.port, lease=request.lease)
             if isinstance(outcome, Mapped):
                 self._former.forget(request.port)
             return self._former.judge(request.port, outcome, gateway, self._clock())
@@ -476,14 +486,33 @@ class Keeper:
             return Unknown("an error inside natsup; see the log")
 
     async def _remove(self, port: Port) -> Removal:
+        """One at a time, unless the gateway is silent: other sessions wait for a removal that was
+        announced, and not for long."""
+        async with self._removals:
+            removal = await self._remove_now(port)
+            self._removals.total_tokens = math.inf if removal is Removal.FAILED else 1
+            return removal
+
+    async def _remove_now(self, port: Port) -> Removal:
         if self._gateway is None:
             return Removal.FAILED
         try:
-            with self._neighbours.removing(port) as free:
+            with self._neighbours.removing(port) as free, self._asking(port):
                 return await self._gateway.remove(port) if free else Removal.HANDED_OVER
         except Exception:
             log.exception("%s: the gateway's code failed", port)
             return Removal.FAILED
+
+    @contextlib.contextmanager
+    def _asking(self, port: Port) -> Iterator[None]:
+        """A request leaves, and is answered by the end of the block."""
+        self._asked += 1
+        number = self._asked
+        self._unanswered[number] = port
+        try:
+            yield
+        finally:
+            del self._unanswered[number]
 
 
 async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
