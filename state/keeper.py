@@ -268,6 +268,10 @@ class Keeper:
         """Another session looks for the mappings of this one, and has missed these."""
         self._carry_out(self._ledger.compared(missing, self._clock()))
 
+    def forgive(self) -> None:
+        """Another session has seen a sign that the gateway was restarted, and looks for all."""
+        self._ledger.forgive()
+
     def compare_by(self, when: float) -> None:
         """It does so no more: they are to be looked for by then, on this keeper's clock."""
         self._ledger.compare_by(when)

@@ -521,7 +521,16 @@ class Ledger:
             entry = self._entries.get(port)
             if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
                 effects.append(self._check(self._touch(port)))
+        if effects:
+            looked_for = {one.port for one in effects if isinstance(one, Check)}
+            mapped = (one.port for one in self if one.state is State.MAPPED)
+            self._comparison.begin(looked_for, kept=any(one not in looked_for for one in mapped))
         return effects
+
+    def forgive(self) -> None:
+        """The gateway was restarted: whatever was lost before, nobody has taken it away."""
+        for entry in self._touch_all():
+            entry.losses = 0
 
     def compare_by(self, when: float) -> None:
         """Nobody else looks for the mappings any more: they are to be looked for by then."""

@@ -89,6 +89,7 @@ class Sharing:
 
     def _hear_restarted(self, protocol: str, reason: str) -> None:
         """By UPnP what is missing is told as well, a little later."""
+        self._keeper.forgive()
         if protocol != "upnp" or self._gateway is None:
             self._look_again(f"{reason}, another session says")
 

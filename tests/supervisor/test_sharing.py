@@ -26,6 +26,10 @@ class Noting:
         self.told: list[list[Port]] = []
         self.due: list[float] = []
         self.address = ""
+        self.forgiven = 0
+
+    def forgive(self) -> None:
+        self.forgiven += 1
 
     def mapped(self) -> list[Port]:
         return self.ports
@@ -114,6 +118,19 @@ async def test_one_looks_and_reads_for_all(nursery: trio.Nursery, name: str) -> 
     assert sorted(router.checks) == PORTS[1:]
     assert [one.keeper.told[1] for one in others] == [[PORTS[1]], [PORTS[2]], []]
     assert not any(one.again for one in others)
+
+
+async def test_a_restart_is_no_fault_of_the_users(nursery: trio.Nursery, name: str) -> None:
+    """Who follows does not look for the router again, and knows what has taken its mappings."""
+    router = Router()
+    first, second = (Session(router, port) for port in PORTS[:2])
+    for one in (first, second):
+        await one.start(nursery, name)
+    leader = first.sharing._sessions.leader  # type: ignore[union-attr]
+    assert leader is not None
+    await leader.tell_restarted("it was restarted")
+    await until(lambda: second.keeper.forgiven == 1)
+    assert second.again == 0
 
 
 async def test_a_comparison_is_not_put_off_by_leaders_that_die(
