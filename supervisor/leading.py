@@ -59,13 +59,15 @@ class Line:
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._stream = trio.SocketStream(sock)
+        self._saying = trio.Lock()
         self._rest = b""
 
     async def say(self, **words: Any) -> None:
-        """Raises OSError if the other one has gone or takes nothing."""
+        """One after the other. Raises OSError if the other one has gone or takes nothing."""
         try:
             with trio.fail_after(_PATIENCE):
-                await self._stream.send_all(json.dumps(words).encode() + b"\n")
+                async with self._saying:
+                    await self._stream.send_all(json.dumps(words).encode() + b"\n")
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionError("the other session takes nothing") from error
 

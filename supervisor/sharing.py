@@ -19,6 +19,7 @@ log = logging.getLogger("natsup.session")
 
 Watching = Callable[["trio.MemorySendChannel[str]"], Awaitable[None]]
 _COMPARE_SECONDS = 300.0  # as `Policy.compare`, for the other sessions' ports
+_AGAIN_SECONDS = 10.0  # after a mistake, and for others to take the lead meanwhile
 _TELL_SECONDS = 10.0  # for the session that leads to tell the external address
 
 
@@ -55,11 +56,13 @@ class Sharing:
             self._keeper.external_address,
         )
         with scope:
-            sessions = self._sessions = Sessions(ears, partial(self._lead, gateway, where))
-            try:
-                await sessions.run(f"{gateway.protocol}/{router}/{address}")
-            except Exception:  # the ports of this session are kept all the same
-                log.exception("nothing is shared with the other sessions any more")
+            while True:
+                sessions = self._sessions = Sessions(ears, partial(self._lead, gateway, where))
+                try:
+                    await sessions.run(f"{gateway.protocol}/{router}/{address}")
+                except Exception:  # the ports of this session are kept all the same
+                    log.exception("nothing is shared with the other sessions for a while")
+                await trio.sleep(_AGAIN_SECONDS)
 
     async def external_address(self, gateway: Gateway) -> str | None:
         """Read it, and tell the keeper. None where another session tells it, or the router does not

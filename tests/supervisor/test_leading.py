@@ -136,6 +136,17 @@ async def test_who_answers_nothing_is_done_without(
     mute.close()
 
 
+async def test_a_leader_may_have_much_to_say_at_once(nursery: trio.Nursery, router: str) -> None:
+    """More than the other one takes, and from several tasks."""
+    long = "x" * 1_000_000
+    leader, (other,) = await start(nursery, router, 2)
+    async with trio.open_nursery() as speakers:
+        for number in range(3):
+            speakers.start_soon(leader.leader.tell_restarted, f"{number}{long}")
+    await until(lambda: len(other.heard) == 3)
+    assert sorted(other.heard) == [f"{number}{long}" for number in range(3)]
+
+
 @pytest.mark.parametrize(
     "words", [b"nonsense\n", b'{"missing": 7}\n', b'{"missing": ["x"]}\n', b""]
 )

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 import trio
+import trio.testing
 
 from natsup.state.gateway import Gateway
 from natsup.state.keeper import Keeper
@@ -153,3 +154,26 @@ async def test_a_comparison_is_not_put_off_by_leaders_that_die(
     (due,) = last.keeper.due
     assert begun + 300 <= due <= followed + 300
     assert router.checks == []
+
+
+async def test_a_mistake_does_not_end_what_is_shared(
+    nursery: trio.Nursery,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    router, calls = Router(), itertools.count()
+
+    async def watch(*where: object) -> None:
+        if next(calls) == 0:
+            raise KeyError("a mistake")
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("natsup.upnp.watch.watch", watch)
+    one = Session(router, PORTS[0])
+    nursery.start_soon(one.sharing.run, one.gateway, ("lo", "127.0.0.1", name), one.scope)
+    await trio.sleep(60)
+    assert next(calls) == 2
+    assert one._leads()
+    assert "nothing is shared" in caplog.text
