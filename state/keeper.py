@@ -16,7 +16,7 @@ import trio
 
 from natsup.state import points
 from natsup.state.departure import Departure, Former
-from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.gateway import Gateway, Neighbours, host, place
 from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal, PortRecord
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
@@ -204,6 +204,7 @@ class Keeper:
         moved = was is not None and was != self._identity
         another = moved or (bool(device and known) and device != known)
         self._device = device or known
+        self._neighbours.use(place(gateway), ipv6=":" in gateway.internal_address)
         if another:
             reason = "it is another one" if before is None else _what_is_new(before, gateway)
             self._happened(self._teller.another_gateway(self._clock(), reason))
@@ -501,7 +502,8 @@ class Keeper:
         if self._gateway is None:
             return Removal.FAILED
         try:
-            with self._neighbours.removing(port) as free, self._asking(port):
+            where = place(self._gateway)
+            with self._neighbours.removing(port, where) as free, self._asking(port):
                 return await self._gateway.remove(port) if free else Removal.HANDED_OVER
         except Exception:
             log.exception("%s: the gateway's code failed", port)

@@ -86,7 +86,9 @@ class Others:
     def withdraw(self, port: Port) -> None:
         self.announced.discard(port)
 
-    def removing(self, port: Port) -> AbstractContextManager[bool]:
+    def use(self, where: str, *, ipv6: bool) -> None: ...
+
+    def removing(self, port: Port, where: str = "") -> AbstractContextManager[bool]:
         return nullcontext(port not in self.wanted)
 
     async def removed(self, port: Port) -> None: ...
@@ -502,7 +504,7 @@ async def test_a_removal_is_announced_when_its_turn_has_come(
         return Removal.GONE
 
     @contextmanager
-    def removing(port: Port) -> Iterator[bool]:
+    def removing(port: Port, where: str = "") -> Iterator[bool]:
         begun = trio.current_time()
         yield True
         announced[port] = trio.current_time() - begun
