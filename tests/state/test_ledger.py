@@ -743,6 +743,29 @@ def put_back(ledger: Ledger, ports: Sequence[Port], now: float) -> None:
         ledger.added(port, Mapped(1_000_000), now)
 
 
+def test_what_another_session_cannot_look_for_is_tried_again_when_it_compares() -> None:
+    """What another host had may be free, and what could not be removed may be removed by now."""
+    ledger, (port, other) = followed(2)
+    held = Port(Protocol.UDP, 7000)
+    ledger.ask(held, 0.0)
+    ledger.added(held, Conflict("192.168.77.3"), 0.0)
+    ledger.claim(held, 9, 0.0)
+    ledger.release(0, 1.0)
+    now = 1.0
+    for _ in range(ledger.policy.removals):
+        now += 4000.0
+        assert Remove(port) in ledger.tick(now)
+        ledger.removed(port, Removal.FAILED, now)
+    ledger.added(held, Conflict("192.168.77.3"), now)
+    assert requests(ledger.compared([], now + 1)) == [Remove(port), Add(held, 1_000_000)]
+    assert requests(ledger.compared([], now + 1)) == []  # under way
+    ledger.removed(port, Removal.GONE, now + 1)
+    ledger.checked(other, Mapped(0), now + 1)
+    ledger.added(held, Unknown("silence", silent=True), now + 2)
+    assert requests(ledger.compared([], now + 3)) == []
+    assert requests(ledger.compared([other], now + 3)) == [Check(other)]
+
+
 def test_everything_is_missing_by_another_sessions_word_as_after_a_restart() -> None:
     ledger, ports = followed(3)
     assert missed(ledger, ports[:1], 1000.0) == [Add(ports[0], 1_000_000)]
