@@ -278,6 +278,11 @@ class Keeper:
         self._ledger.compare_by(when)
         self._carry_out([])
 
+    def looks(self) -> None:
+        """The gateway was asked for the mappings of other sessions: see `looked`."""
+        self._looking.set()
+        self._looking = trio.Event()
+
     async def looked(self) -> None:
         """Wait until mappings are looked for again: the gateway is asked in any case."""
         await self._looking.wait()
@@ -367,8 +372,7 @@ class Keeper:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Check):
-                self._looking.set()
-                self._looking = trio.Event()
+                self.looks()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)

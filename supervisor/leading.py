@@ -61,6 +61,8 @@ class Line:
         self._stream = trio.SocketStream(sock)
         self._saying = trio.Lock()
         self._rest = b""
+        self.ports: set[Port] = set()  # by its last answer
+        self.answered = trio.Event()  # and another one made, when it is asked
 
     async def say(self, **words: Any) -> None:
         """One after the other. Raises OSError if the other one has gone or takes nothing."""
@@ -106,11 +108,14 @@ class Leader:
         asked: dict[Line, set[Port]] = {}
 
         async def ask(line: Line) -> None:
+            line.answered = trio.Event()
             await line.say(ask=True)
             with trio.move_on_after(_PATIENCE) as patience:
-                asked[line] = set(_ports((await line.hear()).get("ports")))
+                await line.answered.wait()
             if patience.cancelled_caught:
                 raise ConnectionError("the other session does not answer")
+            if line in self.lines:
+                asked[line] = line.ports
 
         await self._each(self.lines, ask)
         missing = await look(sorted(set().union(*asked.values()))) if asked else None
@@ -132,10 +137,18 @@ class Leader:
         self.external, self.told_external = address, True
         await self._each(self.lines, partial(Line.say, external=address))
 
-    async def add(self, line: Line) -> None:
+    async def attend(self, line: Line) -> None:
+        """Have another session follow, and hear what it answers, until it has gone."""
         self.lines.add(line)
         if self.told_external:
             await self._each([line], partial(Line.say, external=self.external))
+        try:
+            while True:
+                words = await line.hear()
+                line.ports = set(_ports(words.get("ports")))
+                line.answered.set()
+        except OSError:
+            self._forget(line)
 
     async def _each(self, lines: Iterable[Line], do: Callable[[Line], Awaitable[None]]) -> None:
         """Do something with several at a time. Those who are gone are forgotten."""
@@ -144,12 +157,16 @@ class Leader:
             try:
                 await do(line)
             except OSError:
-                self.lines.discard(line)
-                line.close()
+                self._forget(line)
 
         async with trio.open_nursery() as nursery:
             for line in list(lines):
                 nursery.start_soon(attempt, line)
+
+    def _forget(self, line: Line) -> None:
+        self.lines.discard(line)
+        line.close()
+        line.answered.set()
 
 
 class Sessions:
@@ -200,7 +217,7 @@ class Sessions:
         try:
             async with trio.open_nursery() as nursery:
                 if listener is not None:
-                    nursery.start_soon(_accept, listener, leader)
+                    nursery.start_soon(_accept, listener, leader, nursery)
                 await self._lead(leader)
         finally:
             for line in leader.lines:
@@ -231,7 +248,7 @@ class Sessions:
             self._told_external.set()
 
 
-async def _accept(listener: trio.socket.SocketType, leader: Leader) -> None:
+async def _accept(listener: trio.socket.SocketType, leader: Leader, nursery: trio.Nursery) -> None:
     while True:
         try:
             sock, _ = await listener.accept()
@@ -240,7 +257,7 @@ async def _accept(listener: trio.socket.SocketType, leader: Leader) -> None:
             await trio.sleep(_PATIENCE)
             continue
         if _is_ours(sock):
-            await leader.add(Line(sock))
+            nursery.start_soon(leader.attend, Line(sock))
         else:
             sock.close()
 

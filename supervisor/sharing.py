@@ -122,21 +122,25 @@ class Sharing:
 
     async def _compare(self, leader: Leader) -> None:
         """Look for the other sessions' ports now and then, and when the router is found again."""
+        self._found = trio.Event()
         due = clock.now() + _COMPARE_SECONDS
         if self._compared:  # by another session, which has ended
             due = self._compared + _COMPARE_SECONDS
             self._keeper.compare_by(due)
         while True:
-            found = self._found = trio.Event()
+            found = self._found
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_after, found, nursery.cancel_scope)
                 await clock.sleep_until(due)
                 nursery.cancel_scope.cancel()
             if found.is_set():
                 await trio.sleep(self._delay)
+            self._found = trio.Event()  # it may be found again while it is asked
             due = clock.now() + _COMPARE_SECONDS
             if self._gateway is not None:
                 await leader.compare(partial(_missing, self._gateway))
+                if leader.lines:
+                    self._keeper.looks()
 
 
 async def _missing(gateway: Gateway, ports: list[Port]) -> set[Port] | None:

@@ -136,6 +136,20 @@ async def test_who_answers_nothing_is_done_without(
     mute.close()
 
 
+async def test_who_has_gone_is_forgotten_at_once(nursery: trio.Nursery, router: str) -> None:
+    leader, others = await start(nursery, router, 3)
+    others[0].scope.cancel()
+    await until(lambda: len(leader.leader.lines) == 1)
+    asked = list[Port]()
+
+    async def look(ports: list[Port]) -> set[Port]:
+        asked.extend(ports)
+        return set()
+
+    await leader.leader.compare(look)
+    assert asked == [others[1].port]
+
+
 async def test_a_leader_may_have_much_to_say_at_once(nursery: trio.Nursery, router: str) -> None:
     """More than the other one takes, and from several tasks."""
     long = "x" * 1_000_000

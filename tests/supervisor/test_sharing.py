@@ -28,6 +28,10 @@ class Noting:
         self.due: list[float] = []
         self.address = ""
         self.forgiven = 0
+        self.looked = 0
+
+    def looks(self) -> None:
+        self.looked += 1
 
     def forgive(self) -> None:
         self.forgiven += 1
@@ -51,10 +55,13 @@ class Router:
     def __init__(self) -> None:
         self.checks: list[Port] = []
         self.reads = 0
+        self.hold = trio.Event()
+        self.hold.set()
         self.outcomes: dict[Port, Outcome] = {}
 
     async def check(self, port: Port) -> Outcome:
         self.checks.append(port)
+        await self.hold.wait()
         return self.outcomes.get(port, Mapped(0))
 
     async def external_address(self) -> str:
@@ -119,6 +126,25 @@ async def test_one_looks_and_reads_for_all(nursery: trio.Nursery, name: str) -> 
     assert sorted(router.checks) == PORTS[1:]
     assert [one.keeper.told[1] for one in others] == [[PORTS[1]], [PORTS[2]], []]
     assert not any(one.again for one in others)
+
+
+async def test_a_router_that_is_found_again_while_it_is_asked_is_asked_again(
+    nursery: trio.Nursery, name: str
+) -> None:
+    """It may have been restarted since. Each time the external address is worth another look, also
+    where the session that leads has nothing on the router itself."""
+    router = Router()
+    first, second = (Session(router, port) for port in PORTS[:2])
+    for one in (first, second):
+        await one.start(nursery, name)
+    router.hold = trio.Event()
+    first.sharing.found(first.gateway)
+    await until(lambda: len(router.checks) == 1)
+    first.sharing.found(first.gateway)
+    router.hold.set()
+    await until(lambda: len(router.checks) == 2)
+    await until(lambda: first.keeper.looked == 2)
+    assert second.keeper.looked == 0
 
 
 async def test_a_restart_is_no_fault_of_the_users(nursery: trio.Nursery, name: str) -> None:
