@@ -281,10 +281,13 @@ def _bind(name: str) -> trio.socket.SocketType | None:
 
 
 async def _connect(name: str) -> Line:
-    """Raises OSError if nobody has the name, PermissionError if another user has it."""
+    """Raises OSError if nobody has the name, or too many wait to be accepted, and PermissionError
+    if another user has it."""
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     try:
         await sock.connect(name)
+        # Where too many wait, connect(2) gives EAGAIN, and no connection is coming: unix(7).
+        sock.getpeername()
         if not _is_ours(sock):
             raise PermissionError
     except BaseException:

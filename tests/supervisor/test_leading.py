@@ -1,5 +1,6 @@
 """Who leads of many sessions, and what the router is asked for all of them; real unix sockets."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -134,6 +135,31 @@ async def test_who_answers_nothing_is_done_without(
     assert len(leader.leader.lines) == 1
     assert other.missing == []  # the router said nothing: it looks for itself in time
     mute.close()
+
+
+async def test_where_too_many_wait_one_tries_again(nursery: trio.Nursery, router: str) -> None:
+    """It is no other user's name."""
+    name = leading._name(router)
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+        busy.bind(name)
+        busy.listen(0)
+        waiting = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(name)
+                waiting += 1
+        assert waiting
+        with pytest.raises(OSError, match="not connected") as caught:
+            await leading._connect(name)
+        assert not isinstance(caught.value, PermissionError)
+        one = Session(0)
+        nursery.start_soon(one.run, router)
+        for _ in range(waiting):
+            busy.accept()[0].close()
+        await until(lambda: one.follows == 1)
+        one.scope.cancel()
 
 
 async def test_who_has_gone_is_forgotten_at_once(nursery: trio.Nursery, router: str) -> None:
