@@ -38,7 +38,7 @@ log = logging.getLogger("natsup.session")
 
 _LONGEST = 1 << 21  # bytes of a line: all ports that there are
 _PATIENCE = 2.0  # seconds for another session to take or to say something
-_APART = 0.02  # seconds between those that miss something: not all are to ask at once
+_APART = 0.02  # seconds between those that have to ask the router: not all are to do so at once
 _BACKLOG = 4096  # of those who connect, before they have to try again; the kernel's limit is lower
 _TRIES, _PAUSE = 50, 0.02  # seconds, while a leader's name is bound, and not listened on yet
 
@@ -128,7 +128,10 @@ class Leader:
                 await trio.sleep(_APART)
 
     async def tell_restarted(self, reason: str) -> None:
-        await self._each(self.lines, partial(Line.say, restarted=reason))
+        """They look at the router's clock, or for the router, each by itself."""
+        for line in list(self.lines):
+            await self._each([line], partial(Line.say, restarted=reason))
+            await trio.sleep(_APART)
 
     async def tell_external(self, address: str | None) -> None:
         """What it is, or that the router does not say."""

@@ -5,7 +5,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 import trio
@@ -135,6 +135,19 @@ async def test_who_answers_nothing_is_done_without(
     assert len(leader.leader.lines) == 1
     assert other.missing == []  # the router said nothing: it looks for itself in time
     mute.close()
+
+
+async def test_not_all_ask_a_router_that_was_restarted_at_once(
+    nursery: trio.Nursery, router: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.02
+    leader, others = await start(nursery, router, 11)
+    heard = list[float]()
+    for one in others:
+        one.sessions._ears.restarted = lambda reason: heard.append(trio.current_time())
+    await leader.leader.tell_restarted("it was restarted")
+    await until(lambda: len(heard) == 10)
+    assert all(later - before >= 0.015 for before, later in pairwise(heard))
 
 
 async def test_where_too_many_wait_one_tries_again(nursery: trio.Nursery, router: str) -> None:

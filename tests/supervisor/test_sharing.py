@@ -13,6 +13,7 @@ from natsup.state.gateway import Gateway
 from natsup.state.keeper import Keeper
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Unknown
 from natsup.supervisor import clock
+from natsup.supervisor.leading import Leader, Line
 from natsup.supervisor.sharing import Sharing
 
 _count = itertools.count()
@@ -90,6 +91,17 @@ class Session:
     def _leads(self) -> bool:
         return self.sharing._sessions is not None and self.sharing._sessions.leader is not None
 
+    @property
+    def leader(self) -> Leader:
+        assert self.sharing._sessions is not None
+        assert self.sharing._sessions.leader is not None
+        return self.sharing._sessions.leader
+
+    @property
+    def lines(self) -> set[Line]:
+        """To those that follow."""
+        return self.leader.lines
+
 
 async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(20):
@@ -137,6 +149,7 @@ async def test_a_router_that_is_found_again_while_it_is_asked_is_asked_again(
     first, second = (Session(router, port) for port in PORTS[:2])
     for one in (first, second):
         await one.start(nursery, name)
+    await until(lambda: len(first.lines) == 1)
     router.hold = trio.Event()
     first.sharing.found(first.gateway)
     await until(lambda: len(router.checks) == 1)
@@ -153,9 +166,8 @@ async def test_a_restart_is_no_fault_of_the_users(nursery: trio.Nursery, name: s
     first, second = (Session(router, port) for port in PORTS[:2])
     for one in (first, second):
         await one.start(nursery, name)
-    leader = first.sharing._sessions.leader  # type: ignore[union-attr]
-    assert leader is not None
-    await leader.tell_restarted("it was restarted")
+    await until(lambda: len(first.lines) == 1)
+    await first.leader.tell_restarted("it was restarted")
     await until(lambda: second.keeper.forgiven == 1)
     assert second.again == 0
 
