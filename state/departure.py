@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from natsup.state.gateway import Gateway, host
+from natsup.state.gateway import Gateway, host, place
 from natsup.state.journal import GatewayRecord
 from natsup.state.model import Conflict, Ignored, Outcome, Port, Removal
 
@@ -26,8 +26,8 @@ _RECENT = 60.0  # seconds
 class Departure:
     """Takes back what was made on a gateway that was used before. `run` ends by itself.
 
-    ``removing``: see `Neighbours.removing`; what another session wants is left to it. ``gone``:
-    called for each port that was taken back.
+    ``removing``: see `Neighbours.removing`; what another session wants there is left to it.
+    ``gone``: called for each port that was taken back.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Departure:
         gateway: Gateway,
         ports: Iterable[Port],
         *,
-        removing: Callable[[Port], AbstractContextManager[bool]],
+        removing: Callable[[Port, str], AbstractContextManager[bool]],
         gone: Callable[[Port], None],
     ) -> None:
         self._gateway = gateway
@@ -55,7 +55,7 @@ class Departure:
 
     async def _take_back(self) -> None:
         for port, over in self._over.items():
-            with self._removing(port) as free:
+            with self._removing(port, place(self._gateway)) as free:
                 removal = await self._gateway.remove(port) if free else Removal.HANDED_OVER
             old = f"{self._gateway.internal_address}, {self._gateway.location}"
             log.info("%s: removal where it was before (%s): %s", port, old, removal.value)

@@ -67,10 +67,14 @@ class Neighbours(Protocol):
     def withdraw(self, port: Port) -> None:
         """It does not want it any more."""
 
-    def removing(self, port: Port) -> AbstractContextManager[bool]:
+    def use(self, where: str, *, ipv6: bool) -> None:
+        """This session keeps its ports on this gateway from now on, by `place`."""
+
+    def removing(self, port: Port, where: str = "") -> AbstractContextManager[bool]:
         """While the block lasts this session removes the port from the gateway, and those that come
         to want it wait. False: it is not to be removed, because another session wants it, or is
-        removing it already."""
+        removing it already. ``where``: from which gateway, by `place`: what is wanted on another
+        one is no reason."""
 
     async def removed(self, port: Port) -> None:
         """Wait until no session is removing the port, which this one has announced."""
@@ -79,6 +83,12 @@ class Neighbours(Protocol):
 def host(location: str) -> str:
     """The host in a gateway's location. A router that was restarted has another path or port."""
     return urlsplit(location).hostname or location
+
+
+def place(gateway: Gateway) -> str:
+    """Which gateway this is for the sessions of this host, and where on it mappings lead. By which
+    protocol it is asked makes no difference: what one has made another may remove."""
+    return f"{host(gateway.location)}/{gateway.internal_address}"
 
 
 def protocol_of(location: str) -> str:

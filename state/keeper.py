@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from types import TracebackType
 
@@ -16,7 +16,7 @@ import trio
 
 from natsup.state import points
 from natsup.state.departure import Departure, Former
-from natsup.state.gateway import Gateway, Neighbours, host
+from natsup.state.gateway import Gateway, Neighbours, host, place
 from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal, PortRecord
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
@@ -47,6 +47,7 @@ class Wish:
         self._answered = trio.Event()
         self._open = False
         self._heard = 0  # how many answers the gateway had given when it began
+        self._asked = 0  # how many requests had left by then
 
     def __enter__(self) -> "Wish":
         self._open = True
@@ -129,7 +130,10 @@ class Keeper:
         self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
+        self._asked = 0  # how many requests have left
+        self._unanswered: dict[int, Port] = {}  # those of them that the gateway has not answered
         self._turns = trio.CapacityLimiter(_AT_ONCE)
+        self._removals = trio.CapacityLimiter(1)
         self._lost = trio.Event()
         self._looking = trio.Event()
         self._external: str | None = None  # "": it will not say
@@ -205,6 +209,7 @@ class Keeper:
         moved = was is not None and was != self._identity
         another = moved or (bool(device and known) and device != known)
         self._device = device or known
+        self._neighbours.use(place(gateway), ipv6=":" in gateway.internal_address)
         if another:
             reason = "it is another one" if before is None else _what_is_new(before, gateway)
             self._happened(self._teller.another_gateway(self._clock(), reason))
@@ -285,10 +290,19 @@ class Keeper:
         """Another session looks for the mappings of this one, and has missed these."""
         self._carry_out(self._ledger.compared(missing, self._clock()))
 
+    def forgive(self) -> None:
+        """Another session has seen a sign that the gateway was restarted, and looks for all."""
+        self._ledger.forgive()
+
     def compare_by(self, when: float) -> None:
         """It does so no more: they are to be looked for by then, on this keeper's clock."""
         self._ledger.compare_by(when)
         self._carry_out([])
+
+    def looks(self) -> None:
+        """The gateway was asked for the mappings of other sessions: see `looked`."""
+        self._looking.set()
+        self._looking = trio.Event()
 
     async def looked(self) -> None:
         """Wait until mappings are looked for again: the gateway is asked in any case."""
@@ -338,7 +352,7 @@ class Keeper:
 
     def _begin(self, wish: Wish) -> None:
         self._wishes.setdefault(wish.port, []).append(wish)
-        wish._heard = self._answers
+        wish._heard, wish._asked = self._answers, self._asked
         self._neighbours.announce(wish.port)
         self._teller.asked(wish.port, wish.caller)
         outcome, effects = self._ledger.ask(wish.port, self._clock())
@@ -358,7 +372,11 @@ class Keeper:
             self._carry_out(self._ledger.claim(wish.port, holder, now))
 
     def _late(self, wish: Wish, reason: str) -> Ignored:
-        if wish._heard == self._answers:
+        # What waited for another session says nothing of the gateway.
+        asked = any(
+            number <= wish._asked or port == wish.port for number, port in self._unanswered.items()
+        )
+        if asked and wish._heard == self._answers:
             self._ledger.late(reason)
         return Ignored(reason)
 
@@ -375,8 +393,7 @@ class Keeper:
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if isinstance(effect, Check):
-                self._looking.set()
-                self._looking = trio.Event()
+                self.looks()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)
@@ -516,10 +533,12 @@ class Keeper:
             if gateway is None:
                 return Unknown("no gateway"), None
             if isinstance(request, Check):
-                return await gateway.check(port), gateway
+                with self._asking(port):
+                    return await gateway.check(port), gateway
             self._adding[port] = gateway
             try:
-                outcome = await gateway.add(port, lease=request.lease)
+                with self._asking(port):
+                    outcome = await gateway.add(port, lease=request.lease)
             finally:
                 del self._adding[port]
             if isinstance(outcome, Mapped) and not self._replaced(gateway):
@@ -530,14 +549,34 @@ class Keeper:
             return Unknown("an error inside natsup; see the log"), gateway
 
     async def _remove(self, port: Port) -> Removal:
+        """One at a time, unless the gateway is silent: other sessions wait for a removal that was
+        announced, and not for long."""
+        async with self._removals:
+            removal = await self._remove_now(port)
+            self._removals.total_tokens = math.inf if removal is Removal.FAILED else 1
+            return removal
+
+    async def _remove_now(self, port: Port) -> Removal:
         if self._gateway is None:
             return Removal.FAILED
         try:
-            with self._neighbours.removing(port) as free:
+            where = place(self._gateway)
+            with self._neighbours.removing(port, where) as free, self._asking(port):
                 return await self._gateway.remove(port) if free else Removal.HANDED_OVER
         except Exception:
             log.exception("%s: the gateway's code failed", port)
             return Removal.FAILED
+
+    @contextlib.contextmanager
+    def _asking(self, port: Port) -> Iterator[None]:
+        """A request leaves, and is answered by the end of the block."""
+        self._asked += 1
+        number = self._asked
+        self._unanswered[number] = port
+        try:
+            yield
+        finally:
+            del self._unanswered[number]
 
 
 async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -523,11 +523,21 @@ class Ledger:
                 continue
             if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
                 effects.append(self._check(entry))
-            elif entry.wanted and entry.held_by:
+        self._comparison.begin(one.port for one in effects if isinstance(one, Check))
+        return effects + self._try_again()
+
+    def _try_again(self) -> list[Effect]:
+        """Ask for what another host had, and remove what could not be removed."""
+        self._catch_up()
+        effects: list[Effect] = []
+        for port in sorted(self._held_elsewhere | self._given_up):
+            entry = self._touch(port)
+            if entry.under_way:
+                continue
+            if entry.wanted and entry.held_by:
                 effects += self._add(entry)  # which looks first
             elif not entry.wanted and entry.given_up:
                 effects += self._remove(entry)
-        self._comparison.begin(one.port for one in effects if isinstance(one, Check))
         return effects
 
     def compared(self, missing: Iterable[Port], now: float) -> list[Effect]:
@@ -540,7 +550,18 @@ class Ledger:
             entry = self._entries.get(port)
             if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
                 effects.append(self._check(self._touch(port)))
+        if self._gateway and not self._silent:
+            effects += self._try_again()
+        if any(isinstance(one, Check) for one in effects):
+            looked_for = {one.port for one in effects if isinstance(one, Check)}
+            mapped = (one.port for one in self if one.state is State.MAPPED)
+            self._comparison.begin(looked_for, kept=any(one not in looked_for for one in mapped))
         return effects
+
+    def forgive(self) -> None:
+        """The gateway was restarted: whatever was lost before, nobody has taken it away."""
+        for entry in self._touch_all():
+            entry.losses = 0
 
     def compare_by(self, when: float) -> None:
         """Nobody else looks for the mappings any more: they are to be looked for by then."""

@@ -37,9 +37,9 @@ class Comparison:
     _kept: bool = False
     _forgiven: float = float("-inf")  # when everything was gone last
 
-    def begin(self, ports: Iterable[Port]) -> None:
-        """These are looked for."""
-        self._open, self._missing, self._kept = set(ports), set(), False
+    def begin(self, ports: Iterable[Port], *, kept: bool = False) -> None:
+        """These are looked for. ``kept``: another one has been seen already."""
+        self._open, self._missing, self._kept = set(ports), set(), kept
 
     def seen(self, port: Port, now: float, *, missing: bool) -> frozenset[Port]:
         """One was looked for. What was lost in a restart, if that is what it was: two or more are

@@ -38,7 +38,7 @@ log = logging.getLogger("natsup.session")
 
 _LONGEST = 1 << 21  # bytes of a line: all ports that there are
 _PATIENCE = 2.0  # seconds for another session to take or to say something
-_APART = 0.02  # seconds between those that miss something: not all are to ask at once
+_APART = 0.02  # seconds between those that have to ask the router: not all are to do so at once
 _BACKLOG = 4096  # of those who connect, before they have to try again; the kernel's limit is lower
 _TRIES, _PAUSE = 50, 0.02  # seconds, while a leader's name is bound, and not listened on yet
 
@@ -59,13 +59,17 @@ class Line:
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._stream = trio.SocketStream(sock)
+        self._saying = trio.Lock()
         self._rest = b""
+        self.ports: set[Port] = set()  # by its last answer
+        self.answered = trio.Event()  # and another one made, when it is asked
 
     async def say(self, **words: Any) -> None:
-        """Raises OSError if the other one has gone or takes nothing."""
+        """One after the other. Raises OSError if the other one has gone or takes nothing."""
         try:
             with trio.fail_after(_PATIENCE):
-                await self._stream.send_all(json.dumps(words).encode() + b"\n")
+                async with self._saying:
+                    await self._stream.send_all(json.dumps(words).encode() + b"\n")
         except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionError("the other session takes nothing") from error
 
@@ -104,11 +108,14 @@ class Leader:
         asked: dict[Line, set[Port]] = {}
 
         async def ask(line: Line) -> None:
+            line.answered = trio.Event()
             await line.say(ask=True)
             with trio.move_on_after(_PATIENCE) as patience:
-                asked[line] = set(_ports((await line.hear()).get("ports")))
+                await line.answered.wait()
             if patience.cancelled_caught:
                 raise ConnectionError("the other session does not answer")
+            if line in self.lines:
+                asked[line] = line.ports
 
         await self._each(self.lines, ask)
         missing = await look(sorted(set().union(*asked.values()))) if asked else None
@@ -121,7 +128,10 @@ class Leader:
                 await trio.sleep(_APART)
 
     async def tell_restarted(self, reason: str) -> None:
-        await self._each(self.lines, partial(Line.say, restarted=reason))
+        """They look at the router's clock, or for the router, each by itself."""
+        for line in list(self.lines):
+            await self._each([line], partial(Line.say, restarted=reason))
+            await trio.sleep(_APART)
 
     async def tell_external(self, address: str | None) -> None:
         """What it is, or that the router does not say."""
@@ -130,10 +140,18 @@ class Leader:
         self.external, self.told_external = address, True
         await self._each(self.lines, partial(Line.say, external=address))
 
-    async def add(self, line: Line) -> None:
+    async def attend(self, line: Line) -> None:
+        """Have another session follow, and hear what it answers, until it has gone."""
         self.lines.add(line)
         if self.told_external:
             await self._each([line], partial(Line.say, external=self.external))
+        try:
+            while True:
+                words = await line.hear()
+                line.ports = set(_ports(words.get("ports")))
+                line.answered.set()
+        except OSError:
+            self._forget(line)
 
     async def _each(self, lines: Iterable[Line], do: Callable[[Line], Awaitable[None]]) -> None:
         """Do something with several at a time. Those who are gone are forgotten."""
@@ -142,12 +160,16 @@ class Leader:
             try:
                 await do(line)
             except OSError:
-                self.lines.discard(line)
-                line.close()
+                self._forget(line)
 
         async with trio.open_nursery() as nursery:
             for line in list(lines):
                 nursery.start_soon(attempt, line)
+
+    def _forget(self, line: Line) -> None:
+        self.lines.discard(line)
+        line.close()
+        line.answered.set()
 
 
 class Sessions:
@@ -198,7 +220,7 @@ class Sessions:
         try:
             async with trio.open_nursery() as nursery:
                 if listener is not None:
-                    nursery.start_soon(_accept, listener, leader)
+                    nursery.start_soon(_accept, listener, leader, nursery)
                 await self._lead(leader)
         finally:
             for line in leader.lines:
@@ -229,7 +251,7 @@ class Sessions:
             self._told_external.set()
 
 
-async def _accept(listener: trio.socket.SocketType, leader: Leader) -> None:
+async def _accept(listener: trio.socket.SocketType, leader: Leader, nursery: trio.Nursery) -> None:
     while True:
         try:
             sock, _ = await listener.accept()
@@ -238,7 +260,7 @@ async def _accept(listener: trio.socket.SocketType, leader: Leader) -> None:
             await trio.sleep(_PATIENCE)
             continue
         if _is_ours(sock):
-            await leader.add(Line(sock))
+            nursery.start_soon(leader.attend, Line(sock))
         else:
             sock.close()
 
@@ -262,10 +284,13 @@ def _bind(name: str) -> trio.socket.SocketType | None:
 
 
 async def _connect(name: str) -> Line:
-    """Raises OSError if nobody has the name, PermissionError if another user has it."""
+    """Raises OSError if nobody has the name, or too many wait to be accepted, and PermissionError
+    if another user has it."""
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     try:
         await sock.connect(name)
+        # Where too many wait, connect(2) gives EAGAIN, and no connection is coming: unix(7).
+        sock.getpeername()
         if not _is_ours(sock):
             raise PermissionError
     except BaseException:

@@ -23,6 +23,7 @@ from natsup.state.journal import GatewayRecord, PortRecord
 from natsup.state.keeper import Keeper, Wish, cancel_after
 from natsup.state.model import Port
 from natsup.supervisor.options import Settings
+from natsup.supervisor.sharing import Sharing
 from natsup.supervisor.wishes import Dormant
 from natsup.upnp.network import NoGateway
 from natsup.upnp.pinhole.address import Network
@@ -205,16 +206,17 @@ class Pinholes:
                 return
 
     async def _hear_signs(self, found: gateways.Pinholes) -> None:
-        """Of a restart of the router, by PCP. By UPnP the mapper hears of it."""
-        from natsup.upnp.pmp.gateway import PmpGateway
+        """Of a restart of the router, by PCP: one session looks at its clock for all. By UPnP the
+        mapper hears of it."""
+        if found.protocol == "pcp":
+            sharing = Sharing(self._keeper, self._restarted)
+            sharing.found(found)
+            where = ("", found.internal_address, gateways.host(found.location))
+            await sharing.run(found, where, trio.CancelScope())
 
-        if isinstance(found, PmpGateway):
-            send, receive = trio.open_memory_channel[str](1)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(found.watch, send)
-                async for reason in receive:
-                    log.info("%s", reason)
-                    self._keeper.compare()
+    def _restarted(self, reason: str) -> None:
+        log.info("%s", reason)
+        self._keeper.compare()
 
     async def _watch(self) -> None:
         async with aclosing(changes()) as heard:

@@ -19,6 +19,7 @@ log = logging.getLogger("natsup.session")
 
 Watching = Callable[["trio.MemorySendChannel[str]"], Awaitable[None]]
 _COMPARE_SECONDS = 300.0  # as `Policy.compare`, for the other sessions' ports
+_AGAIN_SECONDS = 10.0  # after a mistake, and for others to take the lead meanwhile
 _TELL_SECONDS = 10.0  # for the session that leads to tell the external address
 
 
@@ -55,11 +56,13 @@ class Sharing:
             self._keeper.external_address,
         )
         with scope:
-            sessions = self._sessions = Sessions(ears, partial(self._lead, gateway, where))
-            try:
-                await sessions.run(f"{gateway.protocol}/{router}/{address}")
-            except Exception:  # the ports of this session are kept all the same
-                log.exception("nothing is shared with the other sessions any more")
+            while True:
+                sessions = self._sessions = Sessions(ears, partial(self._lead, gateway, where))
+                try:
+                    await sessions.run(f"{gateway.protocol}/{router}/{address}")
+                except Exception:  # the ports of this session are kept all the same
+                    log.exception("nothing is shared with the other sessions for a while")
+                await trio.sleep(_AGAIN_SECONDS)
 
     async def external_address(self, gateway: Gateway) -> str | None:
         """Read it, and tell the keeper. None where another session tells it, or the router does not
@@ -89,6 +92,7 @@ class Sharing:
 
     def _hear_restarted(self, protocol: str, reason: str) -> None:
         """By UPnP what is missing is told as well, a little later."""
+        self._keeper.forgive()
         if protocol != "upnp" or self._gateway is None:
             self._look_again(f"{reason}, another session says")
 
@@ -118,21 +122,25 @@ class Sharing:
 
     async def _compare(self, leader: Leader) -> None:
         """Look for the other sessions' ports now and then, and when the router is found again."""
+        self._found = trio.Event()
         due = clock.now() + _COMPARE_SECONDS
         if self._compared:  # by another session, which has ended
             due = self._compared + _COMPARE_SECONDS
             self._keeper.compare_by(due)
         while True:
-            found = self._found = trio.Event()
+            found = self._found
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(cancel_after, found, nursery.cancel_scope)
                 await clock.sleep_until(due)
                 nursery.cancel_scope.cancel()
             if found.is_set():
                 await trio.sleep(self._delay)
+            self._found = trio.Event()  # it may be found again while it is asked
             due = clock.now() + _COMPARE_SECONDS
             if self._gateway is not None:
                 await leader.compare(partial(_missing, self._gateway))
+                if leader.lines:
+                    self._keeper.looks()
 
 
 async def _missing(gateway: Gateway, ports: list[Port]) -> set[Port] | None:

@@ -122,3 +122,45 @@ async def test_a_removal_ends_with_its_session(other: Announcements) -> None:
     await trio.to_thread.run_sync(os.waitpid, pid, 0)
     os.close(read)
     os.close(write)
+
+
+def test_what_is_wanted_elsewhere_is_no_reason_to_leave_it_here(
+    one: Announcements, other: Announcements
+) -> None:
+    """Two sessions go from one router to another: who goes last takes everything back."""
+    for session in (one, other):
+        session.use("old", ipv6=False)
+        session.announce(TCP)
+    one.use("new", ipv6=False)
+    with one.removing(TCP, "old") as free:
+        assert not free
+    other.use("new", ipv6=True)  # of another family
+    with one.removing(TCP, "old") as free:
+        assert not free
+    other.use("new", ipv6=False)
+    other.use("new", ipv6=False)
+    with other.removing(TCP, "old") as free:
+        assert free
+    with one.removing(TCP, "new") as free:
+        assert not free
+    with one.removing(TCP) as free:
+        assert not free
+
+
+def test_who_does_not_say_where_it_is_may_be_here(one: Announcements, other: Announcements) -> None:
+    one.use("here", ipv6=False)
+    other.announce(TCP)
+    with one.removing(TCP, "here") as free:
+        assert not free
+
+
+def test_nobody_else_can_say_that_a_session_is_elsewhere(
+    one: Announcements, other: Announcements
+) -> None:
+    other.announce(TCP)
+    other.use("here", ipv6=False)
+    liar = Announcements(other._session)
+    liar.use("there", ipv6=False)
+    with one.removing(TCP, "here") as free:
+        assert not free
+    liar.close()

@@ -14,7 +14,7 @@ from natsup.state.gateway import Gateway, host
 from natsup.state.model import Ignored, Mapped, Port, Protocol, Removal, Unknown
 from natsup.upnp.pmp import gateway as pmp
 from natsup.upnp.pmp.answers import PORT as NUMBER
-from natsup.upnp.pmp.answers import Refusal
+from natsup.upnp.pmp.answers import Answer, Refusal, Step, Told
 from natsup.upnp.pmp.gateway import PmpGateway, speak
 from tests.gateway import gateway as fake
 from tests.gateway.gateway import HERE, ROUTER
@@ -43,6 +43,11 @@ async def home(protocol: str, *speaks: str) -> AsyncIterator[tuple[fake.Gateway,
         yield router, open_pmp(router, protocol)
 
 
+def mute(protocol: str) -> PmpGateway:
+    """A router that is not there."""
+    return speak(protocol, ROUTER, HERE, secret=lambda: b"s" * 32)
+
+
 @both
 async def test_add_renew_remove(protocol: str) -> None:
     async with home(protocol) as (router, pmp):
@@ -62,6 +67,54 @@ async def test_add_renew_remove(protocol: str) -> None:
         assert gateway.location == f"{protocol}://{ROUTER}:{NUMBER}"
         assert host(gateway.location) == ROUTER
         assert {request.peer for request in router.log} == {HERE}
+
+
+@both
+async def test_many_looks_share_one_reading_however_slow(
+    protocol: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for the turn of the first, and for its answer: 100 of 50 ms each are too many."""
+    ports = [Port(Protocol.UDP, number) for number in range(20000, 20100)]
+    gateway, asked = mute(protocol), list[Step]()
+
+    async def exchange(step: Step) -> Told:
+        asked.append(step)
+        await trio.sleep(0.05)
+        return Told()
+
+    monkeypatch.setattr(gateway, "_exchange", exchange)
+    gateway._kept = {port: pmp._Kept(trio.current_time() + 3600, 0) for port in ports}
+    seen = []
+
+    async def check(port: Port) -> None:
+        seen.append(await gateway.check(port))
+
+    async with trio.open_nursery() as nursery:
+        for port in ports:
+            nursery.start_soon(check, port)
+    assert seen == [Mapped(3599)] * 100
+    assert len(asked) == 1
+    await gateway.check(PORT)
+    assert len(asked) == 2
+
+
+@both
+async def test_a_look_has_its_time_from_its_turn_on(
+    protocol: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = mute(protocol)
+
+    async def exchange(step: Step) -> Answer:
+        await trio.sleep(1.5)
+        return Told()
+
+    monkeypatch.setattr(gateway, "_exchange", exchange)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.probe, 5.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await gateway.look() is None
+        assert trio.current_time() == pytest.approx(3.0, abs=0.1)
 
 
 async def test_pcp_tells_the_address_before_anything_is_mapped() -> None:

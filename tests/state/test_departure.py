@@ -1,7 +1,8 @@
 """What is left behind on another router, or at another address: taken back, left, or known."""
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -99,7 +100,7 @@ async def test_a_departure_that_fails_is_over_all_the_same(autojump_clock: MockC
     router = Router()
     router.removal = ValueError("a bug")
     departure = Departure(
-        router, [PORT], removing=lambda port: nullcontext(True), gone=lambda port: None
+        router, [PORT], removing=lambda port, where: nullcontext(True), gone=lambda port: None
     )
     await departure.run()
     with trio.fail_after(1):
@@ -214,3 +215,30 @@ async def test_what_is_being_added_may_be_kept_for_the_old_address_too(
         assert keeper.former(new) == {PORT: Router.internal_address}
         keeper.gateway_found(new)
         assert await wish.outcome(10) == HELD
+
+
+async def test_it_is_said_first_which_gateway_is_used(
+    autojump_clock: MockClock,
+    keeper: Keeper,
+    others: Others,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that of two sessions that leave a router at the same time one sees that it is the last."""
+    said = list[str]()
+
+    @contextmanager
+    def removing(port: Port, where: str = "") -> Iterator[bool]:
+        said.append(f"removing {port} from {where}")
+        yield True
+
+    monkeypatch.setattr(others, "use", lambda where, ipv6: said.append(f"at {where}"))
+    monkeypatch.setattr(others, "removing", removing)
+    keeper.gateway_found(Router())
+    await claimed(keeper, PORT)
+    keeper.gateway_found(Elsewhere())
+    await trio.sleep(1)
+    assert said == [
+        "at 192.168.77.1/192.168.77.2",
+        "at 10.0.0.1/10.0.0.2",
+        f"removing {PORT} from 192.168.77.1/192.168.77.2",
+    ]

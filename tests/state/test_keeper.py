@@ -1,7 +1,7 @@
 """The keeper with a router that does what the test says, and a clock that jumps."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,9 @@ class Others:
     def withdraw(self, port: Port) -> None:
         self.announced.discard(port)
 
-    def removing(self, port: Port) -> AbstractContextManager[bool]:
+    def use(self, where: str, *, ipv6: bool) -> None: ...
+
+    def removing(self, port: Port, where: str = "") -> AbstractContextManager[bool]:
         return nullcontext(port not in self.wanted)
 
     async def removed(self, port: Port) -> None: ...
@@ -485,3 +487,71 @@ async def test_what_nobody_wants_by_its_turn_is_not_asked_for(
     assert 0 < len(added) < 20
     assert len(router.asked) == 2 * len(added)
     assert not list(keeper._ledger)
+
+
+async def test_a_removal_is_announced_when_its_turn_has_come(
+    autojump_clock: MockClock,
+    keeper: Keeper,
+    others: Others,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other sessions do not wait long for one, and see whether they are in time."""
+    router, announced, turn = Router(), dict[Port, float](), trio.Lock()
+
+    async def remove(port: Port) -> Removal:
+        async with turn:
+            await trio.sleep(0.1)
+        return Removal.GONE
+
+    @contextmanager
+    def removing(port: Port, where: str = "") -> Iterator[bool]:
+        begun = trio.current_time()
+        yield True
+        announced[port] = trio.current_time() - begun
+
+    monkeypatch.setattr(others, "removing", removing)
+    monkeypatch.setattr(router, "remove", remove)
+    keeper.gateway_found(router)
+    for number in range(20):
+        with keeper.wish(Port(Protocol.TCP, 7000 + number)) as wish:
+            assert await wish.outcome(60) == GRANTED
+            wish.claim(number)
+    for number in range(20):
+        keeper.release(number)
+    await trio.sleep(10)
+    assert len(announced) == 20
+    assert max(announced.values()) < 0.15
+
+
+async def test_a_silent_router_is_asked_for_all_removals_at_once(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+    for number in range(20):
+        with keeper.wish(Port(Protocol.TCP, 7000 + number)) as wish:
+            assert await wish.outcome(60) == GRANTED
+            wish.claim(number)
+    router.delay, router.removal = 10.0, Removal.FAILED
+    begin = trio.current_time()
+    assert not await keeper.close(15)
+    assert trio.current_time() - begin < 30
+
+
+async def test_who_waits_for_another_session_does_not_hold_the_router_silent(
+    autojump_clock: MockClock, keeper: Keeper, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = Router()
+    keeper.gateway_found(router)
+
+    async def removed(port: Port) -> None:
+        await trio.sleep(1.0 if port == PORT else 0.0)
+
+    monkeypatch.setattr(others, "removed", removed)
+    with keeper.wish(PORT) as wish:
+        assert isinstance(await wish.outcome(0.5), Ignored)
+        assert router.asked == []
+        with keeper.wish(Port(Protocol.UDP, 7000)) as other:
+            assert await other.outcome(0.1) == GRANTED
+        await trio.sleep(0.6)
+        assert router.asked[-1] == f"add {PORT}"

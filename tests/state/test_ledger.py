@@ -727,6 +727,79 @@ def test_another_session_looks_for_what_is_mapped() -> None:
     assert ledger.tick(800.0) == [Check(PORT), Check(other)]
 
 
+def followed(many: int) -> tuple[Ledger, list[Port]]:
+    """Ports that are mapped, and that another session looks for."""
+    ledger = Ledger(Policy(check=None, lease=1_000_000))
+    ledger.gateway_found(0.0)
+    ports = [Port(Protocol.TCP, 7000 + number) for number in range(many)]
+    for number, port in enumerate(ports):
+        ledger.ask(port, 0.0)
+        ledger.added(port, Mapped(1_000_000), 0.0)
+        ledger.claim(port, number, 0.0)
+    return ledger, ports
+
+
+def missed(ledger: Ledger, missing: Sequence[Port], now: float) -> list[object]:
+    """What is asked for at once when these are missing by another session's word, and by the
+    gateway's."""
+    found = list[object]()
+    for check in requests(ledger.compared(missing, now)):
+        assert isinstance(check, Check)
+        found += requests(ledger.checked(check.port, Ignored("gone"), now))
+    return found + requests(ledger.tick(now))
+
+
+def put_back(ledger: Ledger, ports: Sequence[Port], now: float) -> None:
+    for port in ports:
+        ledger.added(port, Mapped(1_000_000), now)
+
+
+def test_what_another_session_cannot_look_for_is_tried_again_when_it_compares() -> None:
+    """What another host had may be free, and what could not be removed may be removed by now."""
+    ledger, (port, other) = followed(2)
+    held = Port(Protocol.UDP, 7000)
+    ledger.ask(held, 0.0)
+    ledger.added(held, Conflict("192.168.77.3"), 0.0)
+    ledger.claim(held, 9, 0.0)
+    ledger.release(0, 1.0)
+    now = 1.0
+    for _ in range(ledger.policy.removals):
+        now += 4000.0
+        assert Remove(port) in ledger.tick(now)
+        ledger.removed(port, Removal.FAILED, now)
+    ledger.added(held, Conflict("192.168.77.3"), now)
+    assert requests(ledger.compared([], now + 1)) == [Remove(port), Add(held, 1_000_000)]
+    assert requests(ledger.compared([], now + 1)) == []  # under way
+    ledger.removed(port, Removal.GONE, now + 1)
+    ledger.checked(other, Mapped(0), now + 1)
+    ledger.added(held, Unknown("silence", silent=True), now + 2)
+    assert requests(ledger.compared([], now + 3)) == []
+    assert requests(ledger.compared([other], now + 3)) == [Check(other)]
+
+
+def test_everything_is_missing_by_another_sessions_word_as_after_a_restart() -> None:
+    ledger, ports = followed(3)
+    assert missed(ledger, ports[:1], 1000.0) == [Add(ports[0], 1_000_000)]
+    put_back(ledger, ports[:1], 1000.0)
+    assert set(missed(ledger, ports, 2000.0)) == {Add(port, 1_000_000) for port in ports}
+
+
+def test_what_is_taken_away_again_and_again_is_not_put_back_at_once() -> None:
+    """By another session's word as well."""
+    ledger, ports = followed(3)
+    assert len(missed(ledger, ports[:2], 1000.0)) == 2
+    put_back(ledger, ports[:2], 1000.0)
+    assert missed(ledger, ports[:2], 2000.0) == []
+
+
+def test_a_restart_that_another_session_has_seen_is_forgiven() -> None:
+    ledger, (port,) = followed(1)
+    for now in (1000.0, 2000.0, 3000.0):
+        ledger.forgive()
+        assert missed(ledger, [port], now) == [Add(port, 1_000_000)]
+        put_back(ledger, [port], now)
+
+
 class Counted(dict[Port, Entry]):
     """Entries that count how many of them are looked at."""
 

@@ -60,7 +60,9 @@ class Nobody:
 
     def withdraw(self, port: Port) -> None: ...
 
-    def removing(self, port: Port) -> AbstractContextManager[bool]:
+    def use(self, where: str, *, ipv6: bool) -> None: ...
+
+    def removing(self, port: Port, where: str = "") -> AbstractContextManager[bool]:
         return nullcontext(True)
 
     async def removed(self, port: Port) -> None: ...

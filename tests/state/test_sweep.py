@@ -59,7 +59,9 @@ class Others:
     def withdraw(self, port: Port) -> None:
         raise AssertionError("a sweep has nothing")
 
-    def removing(self, port: Port) -> AbstractContextManager[bool]:
+    def use(self, where: str, *, ipv6: bool) -> None: ...
+
+    def removing(self, port: Port, where: str = "") -> AbstractContextManager[bool]:
         return nullcontext(port not in self.wanted)
 
     async def removed(self, port: Port) -> None:

@@ -1,10 +1,11 @@
 """Who leads of many sessions, and what the router is asked for all of them; real unix sockets."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 import trio
@@ -134,6 +135,69 @@ async def test_who_answers_nothing_is_done_without(
     assert len(leader.leader.lines) == 1
     assert other.missing == []  # the router said nothing: it looks for itself in time
     mute.close()
+
+
+async def test_not_all_ask_a_router_that_was_restarted_at_once(
+    nursery: trio.Nursery, router: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    autojump_clock.autojump_threshold = 0.02
+    leader, others = await start(nursery, router, 11)
+    heard = list[float]()
+    for one in others:
+        one.sessions._ears.restarted = lambda reason: heard.append(trio.current_time())
+    await leader.leader.tell_restarted("it was restarted")
+    await until(lambda: len(heard) == 10)
+    assert all(later - before >= 0.015 for before, later in pairwise(heard))
+
+
+async def test_where_too_many_wait_one_tries_again(nursery: trio.Nursery, router: str) -> None:
+    """It is no other user's name."""
+    name = leading._name(router)
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+        busy.bind(name)
+        busy.listen(0)
+        waiting = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+                sock.setblocking(False)
+                sock.connect(name)
+                waiting += 1
+        assert waiting
+        with pytest.raises(OSError, match="not connected") as caught:
+            await leading._connect(name)
+        assert not isinstance(caught.value, PermissionError)
+        one = Session(0)
+        nursery.start_soon(one.run, router)
+        for _ in range(waiting):
+            busy.accept()[0].close()
+        await until(lambda: one.follows == 1)
+        one.scope.cancel()
+
+
+async def test_who_has_gone_is_forgotten_at_once(nursery: trio.Nursery, router: str) -> None:
+    leader, others = await start(nursery, router, 3)
+    others[0].scope.cancel()
+    await until(lambda: len(leader.leader.lines) == 1)
+    asked = list[Port]()
+
+    async def look(ports: list[Port]) -> set[Port]:
+        asked.extend(ports)
+        return set()
+
+    await leader.leader.compare(look)
+    assert asked == [others[1].port]
+
+
+async def test_a_leader_may_have_much_to_say_at_once(nursery: trio.Nursery, router: str) -> None:
+    """More than the other one takes, and from several tasks."""
+    long = "x" * 1_000_000
+    leader, (other,) = await start(nursery, router, 2)
+    async with trio.open_nursery() as speakers:
+        for number in range(3):
+            speakers.start_soon(leader.leader.tell_restarted, f"{number}{long}")
+    await until(lambda: len(other.heard) == 3)
+    assert sorted(other.heard) == [f"{number}{long}" for number in range(3)]
 
 
 @pytest.mark.parametrize(

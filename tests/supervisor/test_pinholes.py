@@ -1,6 +1,8 @@
 """Who opens pinholes is found out when one is wished for, and anew when that changes."""
 
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from natsup.state.ledger import Ledger
 from natsup.state.model import Ignored, Mapped, Outcome, Port, Protocol, Removal
 from natsup.supervisor import pinholes as module
 from natsup.supervisor.pinholes import Pinholes
+from natsup.supervisor.sharing import Sharing
 from natsup.upnp.network import NoGateway
 from natsup.upnp.pinhole.address import Network
+from natsup.upnp.pinhole.pcp import PcpPinholes
 from tests.gateway.house import Alone
 
 PORT = Port(Protocol.TCP, 6881, ipv6=True)
@@ -258,3 +262,59 @@ async def test_by_pcp_it_is_the_same_that_is_asked_again(
     await trio.sleep(10)
     await bind(pinholes, 2)
     assert moved.open == {PORT}
+
+
+async def test_by_pcp_one_session_hears_of_a_restart_for_all(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each looking at the router's clock would be too many."""
+    watching, compared = list[object](), list[int]()
+    restarted = trio.Event()
+
+    class Watched(PcpPinholes):
+        async def watch(
+            self,
+            signs: "trio.MemorySendChannel[str]",
+            *,
+            interface: str = "",
+            others: Callable[[], bool] = lambda: False,
+        ) -> None:
+            watching.append(self)
+            with signs:
+                await restarted.wait()
+                assert others()
+                await signs.send("the router was restarted, by its clock")
+                await trio.sleep_forever()
+
+    address, sharing = f"2001:db8::{os.getpid() % 65536:x}", list[Sharing]()
+
+    def share(keeper: Keeper, look_again: Callable[[str], None]) -> Sharing:
+        sharing.append(Sharing(keeper, look_again))
+        return sharing[-1]
+
+    def followers() -> int:
+        sessions = [one._sessions for one in sharing]
+        return sum(len(one.leader.lines) for one in sessions if one and one.leader)
+
+    monkeypatch.setattr(module, "Sharing", share)
+    for number in range(3):
+        keeper = Keeper(
+            Ledger(),
+            Journal(None, None),
+            clock=trio.current_time,
+            sleep_until=trio.sleep_until,
+            neighbours=Alone(),
+        )
+        monkeypatch.setattr(keeper, "compare", partial(compared.append, number))
+        settings = {"interface": None, "protocols": ["pcp"]}
+        made = Pinholes(settings, keeper, lambda: bytes(32))
+        opener = Watched("fe80::1%lo", address, secret=lambda: bytes(32))
+        nursery.start_soon(made._hear_signs, opener)
+    with trio.fail_after(20):
+        while followers() < 2 or not watching:  # noqa: ASYNC110 - of several sessions
+            await trio.sleep(0.005)
+        assert len(watching) == 1
+        restarted.set()
+        while len(compared) < 3:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+    assert sorted(compared) == [0, 1, 2]

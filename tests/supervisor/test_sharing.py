@@ -7,11 +7,13 @@ from typing import cast
 
 import pytest
 import trio
+import trio.testing
 
 from natsup.state.gateway import Gateway
 from natsup.state.keeper import Keeper
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Unknown
 from natsup.supervisor import clock
+from natsup.supervisor.leading import Leader, Line
 from natsup.supervisor.sharing import Sharing
 
 _count = itertools.count()
@@ -26,6 +28,14 @@ class Noting:
         self.told: list[list[Port]] = []
         self.due: list[float] = []
         self.address = ""
+        self.forgiven = 0
+        self.looked = 0
+
+    def looks(self) -> None:
+        self.looked += 1
+
+    def forgive(self) -> None:
+        self.forgiven += 1
 
     def mapped(self) -> list[Port]:
         return self.ports
@@ -46,10 +56,13 @@ class Router:
     def __init__(self) -> None:
         self.checks: list[Port] = []
         self.reads = 0
+        self.hold = trio.Event()
+        self.hold.set()
         self.outcomes: dict[Port, Outcome] = {}
 
     async def check(self, port: Port) -> Outcome:
         self.checks.append(port)
+        await self.hold.wait()
         return self.outcomes.get(port, Mapped(0))
 
     async def external_address(self) -> str:
@@ -77,6 +90,17 @@ class Session:
 
     def _leads(self) -> bool:
         return self.sharing._sessions is not None and self.sharing._sessions.leader is not None
+
+    @property
+    def leader(self) -> Leader:
+        assert self.sharing._sessions is not None
+        assert self.sharing._sessions.leader is not None
+        return self.sharing._sessions.leader
+
+    @property
+    def lines(self) -> set[Line]:
+        """To those that follow."""
+        return self.leader.lines
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -116,6 +140,38 @@ async def test_one_looks_and_reads_for_all(nursery: trio.Nursery, name: str) -> 
     assert not any(one.again for one in others)
 
 
+async def test_a_router_that_is_found_again_while_it_is_asked_is_asked_again(
+    nursery: trio.Nursery, name: str
+) -> None:
+    """It may have been restarted since. Each time the external address is worth another look, also
+    where the session that leads has nothing on the router itself."""
+    router = Router()
+    first, second = (Session(router, port) for port in PORTS[:2])
+    for one in (first, second):
+        await one.start(nursery, name)
+    await until(lambda: len(first.lines) == 1)
+    router.hold = trio.Event()
+    first.sharing.found(first.gateway)
+    await until(lambda: len(router.checks) == 1)
+    first.sharing.found(first.gateway)
+    router.hold.set()
+    await until(lambda: len(router.checks) == 2)
+    await until(lambda: first.keeper.looked == 2)
+    assert second.keeper.looked == 0
+
+
+async def test_a_restart_is_no_fault_of_the_users(nursery: trio.Nursery, name: str) -> None:
+    """Who follows does not look for the router again, and knows what has taken its mappings."""
+    router = Router()
+    first, second = (Session(router, port) for port in PORTS[:2])
+    for one in (first, second):
+        await one.start(nursery, name)
+    await until(lambda: len(first.lines) == 1)
+    await first.leader.tell_restarted("it was restarted")
+    await until(lambda: second.keeper.forgiven == 1)
+    assert second.again == 0
+
+
 async def test_a_comparison_is_not_put_off_by_leaders_that_die(
     nursery: trio.Nursery, name: str
 ) -> None:
@@ -136,3 +192,26 @@ async def test_a_comparison_is_not_put_off_by_leaders_that_die(
     (due,) = last.keeper.due
     assert begun + 300 <= due <= followed + 300
     assert router.checks == []
+
+
+async def test_a_mistake_does_not_end_what_is_shared(
+    nursery: trio.Nursery,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    router, calls = Router(), itertools.count()
+
+    async def watch(*where: object) -> None:
+        if next(calls) == 0:
+            raise KeyError("a mistake")
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("natsup.upnp.watch.watch", watch)
+    one = Session(router, PORTS[0])
+    nursery.start_soon(one.sharing.run, one.gateway, ("lo", "127.0.0.1", name), one.scope)
+    await trio.sleep(60)
+    assert next(calls) == 2
+    assert one._leads()
+    assert "nothing is shared" in caplog.text

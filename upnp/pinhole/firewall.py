@@ -4,8 +4,8 @@ Routers open pinholes only to the address that asks, so it is spoken to by IPv6,
 """
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -65,6 +65,7 @@ class Firewall:
         self._control = control
         self._requester = Requester(internal_address, timeout=seconds)
         self._turn = turn or Turns().turn
+        self._one_at_a_time = Turns()
         self._seconds = seconds
         self._device = Device()
 
@@ -94,14 +95,16 @@ class Firewall:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        async with self._turn() as come:
+        async with self._next() as come:
             operation = begin(self._device)
             asked = come
             try:
-                with trio.move_on_after(self._seconds):
+                with trio.move_on_after(self._seconds) as limit:
                     step = next(operation)
                     while come:
                         step = operation.send(await self._ask(step))
+                if limit.cancelled_caught:
+                    self._one_at_a_time.fall_silent()
                 # No checkpoint from here on: nothing else is learned meanwhile.
                 while True:
                     operation.send(NoAnswer(_LATE, sent=asked))
@@ -111,6 +114,17 @@ class Firewall:
                 return result  # type: ignore[no-any-return]
             finally:
                 self._requester.close()  # there are routers that take a single connection
+
+    @asynccontextmanager
+    async def _next(self) -> AsyncIterator[bool]:
+        """Wait for a turn. One operation alone waits for that among those who ask the router for
+        something else: they are held up by one silence at most."""
+        async with self._one_at_a_time.turn() as first:
+            if not first:
+                yield False
+                return
+            async with self._turn() as come:
+                yield come
 
     async def _ask(self, step: Step) -> Answer:
         if isinstance(step, Ask):

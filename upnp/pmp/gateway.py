@@ -84,6 +84,8 @@ class PmpGateway:
         self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
+        self._readings = 0  # how often it was asked for
+        self._silence: Silent | None = None  # in place of the last one
         self._pace = Pace()
         self._life = 0  # how often it was seen to have been restarted
         self._restarted = False  # and nobody has been told
@@ -162,13 +164,19 @@ class PmpGateway:
         return None
 
     async def look(self) -> Silent | None:
-        """Read the router's clock. Its silence, if that is all there is."""
-        with trio.move_on_after(_ASIDE):
-            async with self._one_at_a_time.turn() as come:
-                if come:
+        """Read the router's clock. Its silence, if that is all there is. All who wait for that at
+        the same time share one reading."""
+        before = self._readings
+        async with self._one_at_a_time.turn() as come:
+            if not come:
+                return Silent(_LATE, sent=True)
+            if self._readings == before:
+                answer: Answer = Silent(_LATE, sent=True)
+                with trio.move_on_after(_ASIDE):
                     answer = await self._exchange(Query())
-                    return answer if isinstance(answer, Silent) else None
-        return Silent(_LATE, sent=True)
+                self._silence = answer if isinstance(answer, Silent) else None
+                self._readings += 1
+            return self._silence
 
     async def watch(
         self,
