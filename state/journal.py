@@ -304,21 +304,39 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                         str(record["session"]),
                         int(record["pid"]),
                         [str(word) for word in record["command"]],
-                        float(record["started"]),
+                        _moment(record["started"]),
                     )
                 )
             elif "gateway" in record:
-                session.gateway = GatewayRecord(**record["gateway"])
+                session.gateway = _gateway(record["gateway"])
             elif "port" in record:
                 _replay_port(session, record)
             elif "client" in record:
                 _replay_client(session, record["client"])
             elif "io_uring" in record:
                 session.io_uring[int(record["io_uring"]["pid"])] = str(record["io_uring"]["name"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             if session is None:
                 return None
     return session
+
+
+def _moment(value: Any) -> float:
+    """Seconds of the wall clock that a calendar has. Raises ValueError and TypeError."""
+    moment = float(value)
+    if not 0 <= moment < 1e11:  # nor NaN
+        raise ValueError("no time")
+    return moment
+
+
+def _gateway(record: Any) -> GatewayRecord:
+    external = record["external_address"]
+    return GatewayRecord(
+        str(record["protocol"]),
+        str(record["location"]),
+        str(record["internal_address"]),
+        None if external is None else str(external),
+    )
 
 
 def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
@@ -331,7 +349,7 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
     session.ports[port] = PortRecord(
         state,
         str(record["reason"]),
-        None if expires is None else float(expires),
+        None if expires is None else _moment(expires),
         int(record["claims"]),
         bool(record["exists"]),
         session.gateway.location if session.gateway else "",
@@ -339,7 +357,7 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
 
 
 def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:
-    pid, since = int(record["pid"]), float(record.get("since", 0.0))
+    pid, since = int(record["pid"]), _moment(record.get("since", 0.0))
     client = ClientRecord(str(record["name"]), pid, str(record["reason"]), since)
     session.clients.pop(pid, None)
     if record.get("until") is None:

@@ -83,7 +83,7 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         lines.append("  no router found yet")
     else:
         outside = gateway.external_address or "address unknown"
-        lines.append(f"  router {gateway.location}, external address {outside}")
+        lines.append(f"  router {printable(f'{gateway.location}, external address {outside}')}")
     rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
     lines += [f"  {line}" for line in aligned(rows)]
     if not rows:
@@ -112,7 +112,7 @@ def _row(
     until = "" if known.expires is None else f"until {_clock(known.expires, now, zone)}"
     return [
         f"{port.protocol.value} {port.number}",
-        f"→ {inside}:{port.number}",
+        f"→ {printable(inside)}:{port.number}",
         known.state.value,
         sockets,
         printable(known.reason or until),
