@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 import trio
@@ -289,7 +290,7 @@ class Igd:
                     connection = await self._call("GetStatusInfo", {})
         found = _text(address, "NewExternalIPAddress")
         connected = _text(connection, "NewConnectionStatus").lower() in ("connected", "up")
-        return Condition(connected, found if _is_address(found) else None)
+        return Condition(connected, _address(found))
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -394,5 +395,8 @@ def _text(answer: object, name: str) -> str:
     return str(answer.get(name, "")) if isinstance(answer, Mapping) else ""
 
 
-def _is_address(text: str) -> bool:
-    return re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text.strip()) is not None
+def _address(text: str) -> str | None:
+    try:
+        return str(IPv4Address(text.strip()))
+    except ValueError:
+        return None

@@ -26,6 +26,9 @@ from natsup.upnp import trust
 from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
+_HEADERS = 100  # lines
+_PIECES = 4096  # of an answer: routers write line by line, but not byte by byte
+_INTERIM = 8  # "100 Continue" and the like, before the answer
 _CHUNK = 16 * 1024
 # Where a document without a length ends, for routers that then keep the connection open
 _ENDS = re.compile(rb"</(?:[\w.-]{1,32}:)?(?:Envelope|root)\s{0,8}>\s{0,8}\Z", re.IGNORECASE)
@@ -177,7 +180,9 @@ class Requester(UpnpRequester):
         assert http is not None
         await stream.send_all(data)
         status, size, framed = 0, 0, True
+        received, pieces, interim = 0, 0, 0
         parts: list[bytes] = []
+        tail = b""
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -185,17 +190,28 @@ class Requester(UpnpRequester):
                 if not more and not self._heard:
                     raise trio.BrokenResourceError("closed before the answer")
                 self._heard = True
+                received += len(more)
+                if received > 2 * (self._at_most + _HEADERS_AT_MOST):
+                    raise _endless()
                 http.receive_data(more)
-            elif isinstance(event, h11.Response):
+                continue
+            pieces += 1
+            if pieces > _PIECES:
+                raise _endless()
+            if isinstance(event, h11.Response | h11.InformationalResponse):
+                interim += isinstance(event, h11.InformationalResponse)
+                if len(event.headers) > _HEADERS or interim > _INTERIM:
+                    raise _endless()
                 status = event.status_code
                 names = {name for name, _ in event.headers}
                 framed = bool(names & {b"content-length", b"transfer-encoding"})
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._at_most:
-                    raise RequestFailed("the router's answer has no end", sent=True, silent=False)
+                    raise _endless()
                 parts.append(bytes(event.data))
-                if not framed and _ENDS.search(b"".join(parts[-64:])[-64:]):
+                tail = (tail + event.data[-64:])[-64:]
+                if not framed and _ENDS.search(tail):
                     break
             elif isinstance(event, h11.EndOfMessage):
                 break
@@ -214,3 +230,7 @@ class Requester(UpnpRequester):
         if self._stream is not None:
             self._stream.socket.close()
         self._stream = self._http = None
+
+
+def _endless() -> RequestFailed:
+    return RequestFailed("the router's answer has no end", sent=True, silent=False)
