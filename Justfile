@@ -36,6 +36,11 @@ conform-long: setup
     CONFORM_EXAMPLES=20000 .venv/bin/pytest tests/kernel/test_matrix.py \
         tests/kernel/test_races.py
 
+# a million inputs, coverage-guided, to each reader of foreign bytes; an hour
+fuzz *arguments: setup
+    .venv/bin/pip install --quiet --editable '.[fuzz]'
+    {{python}} -m tests.fuzz {{arguments}}
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}
