@@ -133,6 +133,12 @@ def test_1_a_location_that_is_not_followed(lan: Lan, location: str) -> None:
     play(lan, main)
 
 
+@pytest.mark.parametrize("host", [LAN1, "127.0.0.1", "169.254.1.1"])
+def test_1_who_answers_is_not_this_host_nor_on_a_link_of_its_own(host: str) -> None:
+    with pytest.raises(trust.Refused):
+        trust.location(f"http://{host}/", sender=host, own=LAN1)
+
+
 def test_1_two_locations_are_none(lan: Lan) -> None:
     async def main(there: Impostors) -> None:
         twice = said(GOOD.replace("d.xml", "1.xml"), f"LOCATION: http://{LAN2}:5000/d.xml\r\n")
