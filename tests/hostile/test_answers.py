@@ -87,6 +87,18 @@ async def test_4_a_hundred_header_lines(count: int) -> None:
                 await http.get(url, seconds=10)
 
 
+@pytest.mark.parametrize(("count", "good"), [(4000, True), (4200, False)])
+async def test_4_the_most_pieces(count: int, good: bool) -> None:
+    """Of a body that is short enough: each takes as long as a thousand bytes."""
+    answer = CHUNKED + b"1\r\nb\r\n" * count + b"0\r\n\r\n"
+    async with server(saying(answer)) as url, requester(at_most=CAP) as http:
+        if good:
+            assert await http.get(url, seconds=10) == (200, b"b" * count)
+        else:
+            with pytest.raises(RequestFailed, match="no end"):
+                await http.get(url, seconds=10)
+
+
 async def test_4_one_deadline_for_all_of_it() -> None:
     """However slowly it comes: the headers, the body, or nothing."""
     for begin in (b"", OK, OK + b"Content-Length: 1000\r\n\r\n"):
