@@ -14,6 +14,7 @@ import trio.testing
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Unknown
 from natsup.upnp import adding, ssdp, trust
+from natsup.upnp.choosing import Speakers
 from natsup.upnp.discovery import find_gateway
 from natsup.upnp.ears import Ears
 from natsup.upnp.igd import Igd
@@ -154,6 +155,13 @@ async def pmp(protocol: str) -> AsyncIterator[tuple[pmp_fake.Router, PmpGateway]
 
 
 both = pytest.mark.parametrize("protocol", ["natpmp", "pcp"])
+
+
+@both
+def test_9_the_router_is_heard_by_its_own_interface(protocol: str) -> None:
+    """What that keeps out: see `tests.hostile.test_finding`."""
+    network = Network("eth7", ROUTER, HERE)
+    assert Speakers(bytes).get(protocol, network)._interface == "eth7"
 
 
 async def asked_among_liars(
