@@ -204,7 +204,7 @@ class _Stream:
 
     def __init__(self, data: bytes) -> None:
         self._rest = io.BytesIO(data[1:])
-        self._piece = max((data[0] if data else 0) * 8 + 1, len(data) // 1024)
+        self._piece = max((data[0] if data else 0) * 8 + 1, len(data) // 32)
         self.socket = self
 
     async def send_all(self, data: bytes) -> None: ...
@@ -331,7 +331,8 @@ def history_line(data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``most``: bytes that its reader ever gets; what is longer was cut or refused before."""
+    """``most``: bytes that its reader ever gets; what is longer was cut or refused before. natsup's
+    own files may be longer, but each of their lines stands by itself."""
 
     run: Callable[[bytes], None]
     most: int
@@ -349,7 +350,7 @@ TARGETS = {
     "http": Target(http, 2 * HTTP_AT_MOST),
     "natpmp": Target(natpmp, 2048),
     "pcp": Target(pcp, 2048),
-    "journal": Target(journal_lines, 1 << 16),
+    "journal": Target(journal_lines, 1 << 14),
     "networks": Target(networks, 1 << 16),
     "history": Target(history_line, 1 << 16),
 }
