@@ -6,7 +6,7 @@ from typing import Any
 
 from natsup.state.happenings import Event, What
 from natsup.state.history import Entry
-from natsup.state.report import aligned, printable
+from natsup.state.report import aligned, endpoint, printable
 
 NOTHING = (
     "Nothing has happened yet. Start a program with:  natsup exec -- COMMAND\n"
@@ -22,6 +22,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
         "what": event.what.value,
         "protocol": event.port and event.port.protocol.value,
         "port": event.port and event.port.number,
+        "family": event.port and event.port.family,
         "reason": event.reason,
         "program": event.caller and event.caller.name,
         "pid": event.caller and event.caller.pid,
@@ -45,7 +46,7 @@ def _row(entry: Entry, zone: tzinfo | None) -> list[str]:
         who = f"{event.caller.name} ({event.caller.pid})"
     else:
         who = entry.command[0].rpartition("/")[2] if entry.command else "?"
-    port = "" if event.port is None else f"{event.port.protocol.value} {event.port.number}"
+    port = "" if event.port is None else f"{event.port.kind} {event.port.number}"
     cells = [moment.strftime("%Y-%m-%d %H:%M:%S"), who, port, event.what.value, _why(event)]
     return [printable(cell) for cell in cells]
 
@@ -54,7 +55,7 @@ def _why(event: Event) -> str:
     parts = [event.reason] if event.reason else []
     if event.what in (What.MAPPED, What.PUT_BACK):
         if event.external_address is not None and event.port is not None:
-            parts.append(f"at {event.external_address}:{event.port.number}")
+            parts.append(f"at {endpoint(event.external_address, event.port.number)}")
         parts.append("no lease" if event.lease is None else f"lease {event.lease} s")
     elif event.what is What.ROUTER:
         parts.append(event.external_address or "unknown")

@@ -1,6 +1,7 @@
 """What the keeper of the ledger needs: a gateway (``natsup.upnp`` has the real one), and to know of
 the other sessions on this host (``natsup.supervisor.neighbours``)."""
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -11,9 +12,10 @@ class Gateway(Protocol):
     """A router that forwards ports to this host.
 
     No method raises for anything a router or a network does: that is what the outcomes are for.
-    Every method ends by itself within the gateway's own deadline (10 s by default), so a caller
-    that cannot wait so long leaves the call running and goes on without its answer. One request
-    is on its way to a router at a time; the rest queue inside.
+    One request is on its way to a router at a time; the rest queue inside. Every method ends by
+    itself: within the gateway's own deadline (10 s by default) from when its turn has come, and
+    with the one before it if that was not answered. So a caller that cannot wait so long leaves the
+    call running and goes on without its answer.
     """
 
     @property
@@ -48,6 +50,14 @@ class Gateway(Protocol):
         """The address the Internet knows the gateway by; None if it will not say."""
 
 
+class Pinholes(Gateway, Protocol):
+    """A router that lets ports of IPv6 through to this host. There is no `Conflict`: nobody else
+    can have a port of this host's address."""
+
+    def recall(self, port: Port, handle: str) -> None:
+        """Another session opened this one, and was given ``handle`` for it; "": not known."""
+
+
 class Neighbours(Protocol):
     """The sessions on this host, of whichever user: they share its ports on the gateway."""
 
@@ -57,8 +67,13 @@ class Neighbours(Protocol):
     def withdraw(self, port: Port) -> None:
         """It does not want it any more."""
 
-    def want(self, port: Port) -> bool:
-        """Does another session want it?"""
+    def removing(self, port: Port) -> AbstractContextManager[bool]:
+        """While the block lasts this session removes the port from the gateway, and those that come
+        to want it wait. False: it is not to be removed, because another session wants it, or is
+        removing it already."""
+
+    async def removed(self, port: Port) -> None:
+        """Wait until no session is removing the port, which this one has announced."""
 
 
 def host(location: str) -> str:

@@ -196,13 +196,14 @@ class Teller:
             record.claimed = False
         return self._say(record, event, now)
 
-    def another_gateway(self, now: float) -> list[Event]:
-        """This host has another router by now: what is mapped is mapped on the old one."""
+    def another_gateway(self, now: float, reason: str) -> list[Event]:
+        """This host has another router by now, or another address: what is mapped leads to the old
+        one. ``reason``: which of the two."""
         self._external = None
         events = []
         for port, record in self._records.items():
             if record.mapped:
-                event = Event(What.LOST, port, record.caller, "this host has another router now")
+                event = Event(What.LOST, port, record.caller, reason)
                 events += self._say(record, event, now)
             record.mapped = record.unrenewed = record.lost = False
         return events

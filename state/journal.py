@@ -62,7 +62,7 @@ class GatewayRecord:
     protocol: str
     location: str
     internal_address: str
-    external_address: str | None
+    external_address: str | None  # "": it would not say; None: it was not asked yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ class PortRecord:
     claims: int
     exists: bool
     location: str  # of the gateway that it was made on, "" before there was one
+    internal_address: str | None = None  # of a pinhole; a mapping's is that of the gateway's record
+    handle: str = ""  # see `natsup.state.model.Mapped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ class Journal:
         # What stands now, line by line
         self._header = b""
         self._gateways: dict[str, bytes] = {"": b""}  # by location, the latest last
+        self._pinholes: GatewayRecord | None = None  # by which pinholes are made
         self._ports: dict[Port, tuple[str, bytes]] = {}  # with the gateway's location
         self._clients: dict[int, bytes] = {}
         self._io_uring: dict[int, bytes] = {}
@@ -147,6 +150,11 @@ class Journal:
         return self._fd
 
     def gateway(self, record: GatewayRecord) -> None:
+        """Ports are on this one from now on; if its address of ours is one of IPv6, pinholes are,
+        and it stands in the line of each of them."""
+        if ":" in record.internal_address:
+            self._pinholes = record
+            return
         self._gateways.pop(record.location, None)
         self._gateways[record.location] = self._append({"gateway": asdict(record)})
         self._compact()
@@ -177,6 +185,11 @@ class Journal:
             "claims": note.claims,
             "exists": note.exists,
         }
+        if note.port.ipv6 and self._pinholes is not None:
+            record["location"] = self._pinholes.location
+            record["internal_address"] = self._pinholes.internal_address
+        if note.handle:
+            record["handle"] = note.handle
         line = self._append(record, wall)
         self._ports.pop(note.port, None)
         if note.state is not State.GONE:
@@ -346,13 +359,17 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
         session.ports.pop(port, None)
         return
     expires = record["expires"]
+    there = session.gateway.location if session.gateway and not port.ipv6 else ""
+    address = record.get("internal_address")
     session.ports[port] = PortRecord(
         state,
         str(record["reason"]),
         None if expires is None else _moment(expires),
         int(record["claims"]),
         bool(record["exists"]),
-        session.gateway.location if session.gateway else "",
+        str(record.get("location", there)),
+        None if address is None else str(address),
+        str(record.get("handle", "")),
     )
 
 

@@ -4,20 +4,27 @@ The journal first, then the gateway. Requests run on when the call that caused t
 waiting, and their late answers go to the ledger like all others.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
 
 import trio
 
+from natsup.state.departure import Departure, Former
 from natsup.state.gateway import Gateway, Neighbours, host
 from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal
 from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.outside import warning
 
 log = logging.getLogger("natsup.state")
+
+
+Work = Callable[[], Awaitable[None]]
 
 
 class Wish:
@@ -76,7 +83,8 @@ class Keeper:
     """Keeps the ports of one session. `run` must be running; the rest does not block.
 
     ``clock`` tells seconds, and ``sleep_until`` sleeps until it tells so many. What one of the
-    ``neighbours`` wants is not removed, but left to it. ``tell`` gets what happens to the ports,
+    ``neighbours`` wants is not removed, but left to it, and what one of them is removing just now
+    is asked for after that. ``tell`` gets what happens to the ports,
     and must not block.
     """
 
@@ -100,11 +108,17 @@ class Keeper:
         self._tell_of = tell
         self._teller = Teller()
         self._gateway: Gateway | None = None
+        self._device = ""
+        self._departure: Departure | None = None
+        self._former = Former()
         self._wishes: dict[Port, list[Wish]] = {}
-        self._todo_send, self._todo = trio.open_memory_channel[Request](1 << 20)
+        self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
         self._changed = trio.Event()
         self._answers = 0
         self._lost = trio.Event()
+        self._looking = trio.Event()
+        self._external: str | None = None  # "": it will not say
+        self._warned: set[str] = set()  # of which external addresses
 
     # --- what the session calls ---
 
@@ -121,21 +135,55 @@ class Keeper:
         """The socket with this cookie is no more."""
         self._carry_out(self._ledger.release(holder, self._clock()))
 
-    def gateway_found(self, gateway: Gateway, *, external: str | None = None) -> None:
+    def gateway_found(
+        self,
+        gateway: Gateway,
+        *,
+        external: str | None = None,
+        device: str = "",
+        delay: float = 0.0,
+    ) -> None:
         """From now on the ports are kept on this gateway. ``external``: what its external address
-        was at another time."""
-        before = self._gateway
-        another = before is not None and _identity(before) != _identity(gateway)
-        if another:
-            self._happened(self._teller.another_gateway(self._clock()))
+        was at another time. ``device``: which one it is, whatever its address; "" if that is not
+        known. ``delay``: seconds until what it has already is looked for."""
+        before, known = self._gateway, self._device
+        moved = before is not None and _identity(before) != _identity(gateway)
+        another = moved or (bool(device and known) and device != known)
+        self._device = device or known
+        if before is not None and another:
+            reason = _what_is_new(before, gateway)
+            self._happened(self._teller.another_gateway(self._clock(), reason))
+            if moved:
+                self._depart(before)
         if external is not None:
             self._teller.presume_address(external)
         self._gateway = gateway
+        if another:
+            self._external = None
         self._lost = trio.Event()
         self._journal.gateway(
-            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, None)
+            GatewayRecord(
+                gateway.protocol, gateway.location, gateway.internal_address, self._external
+            )
         )
-        self._carry_out(self._ledger.gateway_found(self._clock(), another=another))
+        self._carry_out(self._ledger.gateway_found(self._clock(), another=another, delay=delay))
+
+    def _depart(self, before: Gateway) -> None:
+        """Take back what was made on a gateway that is not used any more."""
+        left = self._ledger.existing()
+        self._former.leave(before, left, self._clock())
+        self._departure = Departure(
+            before, left, removing=self._neighbours.removing, gone=self._former.forget
+        )
+        self._todo_send.send_nowait(self._departure.run)
+
+    def former(self, gateway: Gateway) -> dict[Port, str]:
+        """What a gateway that was found may forward to the address that this host had just before:
+        each port's. Asked before `gateway_found` is told."""
+        former, before, now = Former(), self._gateway, self._clock()
+        if before is not None:
+            former.leave(before, self._ledger.existing(), now)
+        return self._former.recent(gateway, now) | former.recent(gateway, now)
 
     def gateway_missing(self, reason: str) -> None:
         """There is no gateway to keep ports on; calls that wait go on without."""
@@ -158,32 +206,60 @@ class Keeper:
         """There is a sign that the gateway was restarted: look for every mapping."""
         self._carry_out(self._ledger.compare(self._clock()))
 
-    def external_address(self, address: str) -> None:
-        """The gateway told under which address the Internet finds it."""
-        if self._gateway is not None:
-            self._happened(self._teller.external_address(address))
-            self._journal.gateway(
-                GatewayRecord(
-                    self._gateway.protocol,
-                    self._gateway.location,
-                    self._gateway.internal_address,
-                    address,
-                )
-            )
+    def mapped(self) -> list[Port]:
+        """The ports that the gateway is to forward now."""
+        return [entry.port for entry in self._ledger if entry.state is State.MAPPED]
+
+    def compared(self, missing: Iterable[Port]) -> None:
+        """Another session looks for the mappings of this one, and has missed these."""
+        self._carry_out(self._ledger.compared(missing, self._clock()))
+
+    def compare_by(self, when: float) -> None:
+        """It does so no more: they are to be looked for by then, on this keeper's clock."""
+        self._ledger.compare_by(when)
+        self._carry_out([])
+
+    async def looked(self) -> None:
+        """Wait until mappings are looked for again: the gateway is asked in any case."""
+        await self._looking.wait()
+
+    def external_address(self, address: str | None) -> None:
+        """The gateway told under which address the Internet finds it, or would not."""
+        gateway, told = self._gateway, address or ""
+        if gateway is None or told == self._external or (self._external and not told):
+            return
+        before, self._external = self._external, told
+        if before:
+            log.info("the router's external address is %s now, and was %s", told, before)
+        if warning(told) and told not in self._warned:
+            self._warned.add(told)
+            log.warning("the router's external address (%s): %s", told or "none", warning(told))
+        if told:
+            self._happened(self._teller.external_address(told))
+        self._journal.gateway(
+            GatewayRecord(gateway.protocol, gateway.location, gateway.internal_address, told)
+        )
 
     async def run(self) -> None:
         """Timers and requests, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
-            async for request in self._todo:
-                nursery.start_soon(self._request, request)
+            async for work in self._todo:
+                nursery.start_soon(work)
+                # All that there are at once, so that the gateway sees how many ports it is asked
+                # about, and may look for them together.
+                with contextlib.suppress(trio.WouldBlock):
+                    while True:
+                        nursery.start_soon(self._todo.receive_nowait())
 
     async def close(self, budget: float) -> bool:
-        """Take everything back from the gateway, within ``budget`` seconds. True: all is gone."""
+        """Take everything back from the gateway, for as long as it answers within ``budget``
+        seconds each time. True: all is gone."""
         self._teller.close()
         self._carry_out(self._ledger.close(self._clock()))
-        with trio.move_on_after(budget):
-            while not self._ledger.settled:
+        answers = trio.CancelScope()
+        while not (self._ledger.settled or answers.cancelled_caught):
+            with trio.move_on_after(budget) as answers:
                 await self._changed.wait()
         return self._ledger.empty
 
@@ -227,13 +303,16 @@ class Keeper:
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
+            if isinstance(effect, Check):
+                self._looking.set()
+                self._looking = trio.Event()
             if isinstance(effect, Note):
                 if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
             else:
-                self._todo_send.send_nowait(effect)
+                self._todo_send.send_nowait(partial(self._request, effect))
         self._changed.set()
         self._changed = trio.Event()
 
@@ -266,26 +345,51 @@ class Keeper:
             silent = isinstance(outcome, (Ignored, Unknown)) and outcome.silent
             self._answers += not silent
             if isinstance(request, Add):
-                log.info("%s: %s", port, outcome)
+                self._log_added(port, outcome)
                 self._teller.added(port, outcome)
                 effects = self._ledger.added(port, outcome, self._clock())
                 self._tell(port, outcome)
             else:
-                level = logging.DEBUG if isinstance(outcome, Mapped) else logging.INFO
-                log.log(level, "%s: looked again: %s", port, outcome)
                 self._happened(self._teller.checked(port, outcome, self._clock()))
                 effects = self._ledger.checked(port, outcome, self._clock())
+                self._log_checked(port, outcome)
             if silent:
                 self._lost.set()
         self._carry_out(effects)
 
+    def _log_added(self, port: Port, outcome: Outcome) -> None:
+        entry = self._ledger.entry(port)
+        if entry is not None and entry.claims and isinstance(outcome, Conflict):
+            told = entry.held_by == outcome.holder and entry.state is State.CONFLICT
+            level = logging.DEBUG if told else logging.WARNING
+            log.log(level, "%s: %s, and is open on this LAN alone", port, outcome)
+        else:
+            log.info("%s: %s", port, outcome)
+
+    def _log_checked(self, port: Port, outcome: Outcome) -> None:
+        if isinstance(outcome, Mapped):
+            log.debug("%s: looked again: %s", port, outcome)
+        elif isinstance(outcome, Conflict):
+            log.warning("%s: looked again: %s, and is not taken back", port, outcome)
+        else:
+            entry = self._ledger.entry(port)
+            why = entry.reason if entry is not None and entry.reason else outcome
+            log.info("%s: looked again: %s", port, why)
+
     async def _ask(self, request: Add | Check) -> Outcome:
-        if self._gateway is None:
+        gateway = self._gateway
+        if gateway is None:
             return Unknown("no gateway")
         try:
-            if isinstance(request, Add):
-                return await self._gateway.add(request.port, lease=request.lease)
-            return await self._gateway.check(request.port)
+            if isinstance(request, Check):
+                return await gateway.check(request.port)
+            if self._departure is not None:
+                await self._departure.over(request.port)
+            await self._neighbours.removed(request.port)
+            outcome = await gateway.add(request.port, lease=request.lease)
+            if isinstance(outcome, Mapped):
+                self._former.forget(request.port)
+            return self._former.judge(request.port, outcome, gateway, self._clock())
         except Exception:
             log.exception("%s: the gateway's code failed", request.port)
             return Unknown("an error inside natsup; see the log")
@@ -294,9 +398,8 @@ class Keeper:
         if self._gateway is None:
             return Removal.FAILED
         try:
-            if self._neighbours.want(port):
-                return Removal.HANDED_OVER
-            return await self._gateway.remove(port)
+            with self._neighbours.removing(port) as free:
+                return await self._gateway.remove(port) if free else Removal.HANDED_OVER
         except Exception:
             log.exception("%s: the gateway's code failed", port)
             return Removal.FAILED
@@ -306,6 +409,17 @@ async def cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
     """Cancel a scope once an event has happened."""
     await event.wait()
     scope.cancel()
+
+
+def _what_is_new(before: Gateway, gateway: Gateway) -> str:
+    """For people: in what another gateway is another one."""
+    if host(before.location) != host(gateway.location):
+        return "this host has another router now"
+    if before.internal_address != gateway.internal_address:
+        return f"this host has another address now, {gateway.internal_address}"
+    if before.protocol != gateway.protocol:
+        return f"the router is asked by {gateway.protocol} now"
+    return "there is another router in the place of the old one"
 
 
 def _identity(gateway: Gateway) -> tuple[str, str, str]:

@@ -15,18 +15,21 @@ What a lease on a router means:
 * A mapping whose last socket has gone lingers: programs probe a port, close it, and bind it again
   some milliseconds later. A socket that comes back in time takes the mapping over.
 * Routers lose mappings: they restart, their users switch them off, their tables are full. So every
-  mapping is looked for now and then, and what is missing is put back.
+  mapping is looked for now and then, and what is missing is put back (`losses`). What another host
+  has is never taken from it, but is asked for whenever there may be news of it.
 * A table that is full has room again for one when one of ours is removed. One is offered it: the
   one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
   request at a time finds out whether it does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
+from natsup.state.losses import FORGIVEN, Comparison, pause, reason
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.schedule import Schedule
 
 
 class State(StrEnum):
@@ -71,6 +74,7 @@ class Note:
     expires: float | None  # on the ledger's clock; None: no lease, not known, or no mapping
     claims: int
     exists: bool  # the gateway forwards it, or may
+    handle: str = ""  # see `Mapped`
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +116,19 @@ class Entry:
     claims: set[int] = field(default_factory=set)
     expires: float | None = None
     exists: bool = False
+    handle: str = ""  # see `Mapped`
     under_way: _Request | None = None
     due: float | None = None  # when to renew, look, retry or remove
     renew_at: float = 0.0  # where it exists
     check_at: float | None = None  # when the mapping is to be looked for
     confirmed: bool = False  # it has been seen
     failures: int = 0  # in a row
-    losses: int = 0  # how often it was found missing since the last renewal
+    losses: int = 0  # how often it was found missing
+    since: float = 0.0  # when it was mapped
+    held_by: str = ""  # the other host that has it, where the gateway says which
     full: bool = False  # it was refused, perhaps for want of room
     refused_at: float = 0.0  # when it was refused last
+    offered: bool = False  # there may be room since then, and it is tried again
     given_up: bool = False  # its removal failed too often: it is left to another session
     noted: bool = False
 
@@ -134,7 +142,8 @@ class Entry:
         adding = self.under_way is _Request.ADD
         expires = None if adding else self.expires
         exists = self.exists or adding
-        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists)
+        handle = self.handle if exists else ""
+        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists, handle)
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -152,7 +161,12 @@ class Entry:
 
 
 class Ledger:
-    """The session's ports. Every method that returns effects returns them in order."""
+    """The session's ports. Every method that returns effects returns them in order.
+
+    What concerns one port, and what is due next, takes as long with ten ports as with thousands:
+    whatever is asked of all of them is kept beside them, and brought up to date for those that have
+    been touched since.
+    """
 
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
@@ -162,7 +176,17 @@ class Ledger:
         self._missing = ""  # why there is no gateway; "" while the search goes on
         self._silent = ""  # why the gateway is not waited for; "" while it answers
         self._compare_at: float | None = None
+        self._verify_at: float | None = None  # the same, of a gateway that may have been restarted
         self._closing = False
+        self._touched: dict[Port, None] = {}  # since what follows was brought up to date
+        self._ready = Schedule[Port]()  # those that wait for their time
+        self._leases = Schedule[Port]()  # when they end, if nothing is done
+        self._refused_for_room = Schedule[Port]()  # since when
+        self._busy: set[Port] = set()  # a request is under way
+        self._existing: set[Port] = set()
+        self._held_elsewhere: set[Port] = set()  # by another host, which may give it back
+        self._given_up: set[Port] = set()  # of those that exist
+        self._comparison = Comparison()
 
     def __str__(self) -> str:
         return "; ".join(str(self._entries[port]) for port in sorted(self._entries)) or "empty"
@@ -175,15 +199,19 @@ class Ledger:
     @property
     def empty(self) -> bool:
         """Is there nothing left that the gateway may forward?"""
-        return not any(entry.exists or entry.under_way for entry in self._entries.values())
+        self._catch_up()
+        return not (self._existing or self._busy)
 
     @property
     def settled(self) -> bool:
         """At the end of a session: is there nothing more to be done?"""
-        return not any(
-            entry.under_way or (entry.exists and self._gateway and not entry.given_up)
-            for entry in self._entries.values()
-        )
+        self._catch_up()
+        left = len(self._existing) - len(self._given_up)
+        return not (self._busy or (self._gateway and left))
+
+    def existing(self) -> dict[Port, float | None]:
+        """What the gateway may forward, and when the lease of each port ends, if it is known."""
+        return {port: entry.expires for port, entry in self._entries.items() if entry.exists}
 
     def entry(self, port: Port) -> Entry | None:
         return self._entries.get(port)
@@ -195,7 +223,8 @@ class Ledger:
 
         Each ask ends with `claim` or `withdraw`.
         """
-        entry = self._entries.setdefault(port, Entry(port))
+        self._entries.setdefault(port, Entry(port))
+        entry = self._touch(port)
         entry.asks += 1
         entry.given_up = False
         over = entry.expires is not None and entry.expires <= now
@@ -221,7 +250,7 @@ class Ledger:
 
     def claim(self, port: Port, holder: int, now: float) -> list[Effect]:
         """The ask came to a bound socket, which holds the port from now on."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.asks -= 1
         entry.claims.add(holder)
         self._holders[holder] = port
@@ -231,7 +260,7 @@ class Ledger:
 
     def withdraw(self, port: Port, now: float) -> list[Effect]:
         """The ask came to nothing."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.asks -= 1
         return self._settle(entry, now)
 
@@ -240,7 +269,7 @@ class Ledger:
         port = self._holders.pop(holder, None)
         if port is None:
             return []
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.claims.discard(holder)
         if entry.wanted:
             return [entry.note()]
@@ -250,15 +279,17 @@ class Ledger:
 
     def added(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
         """The answer to `Add`."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way = None
         self._heard(outcome, now)
         if isinstance(outcome, Mapped):
-            if entry.confirmed:  # a renewal
-                entry.losses = 0
-            elif self.policy.check is not None:
-                entry.check_at = now + self.policy.check
+            if not entry.confirmed:
+                entry.since = now
+                if self.policy.check is not None:
+                    entry.check_at = now + self.policy.check
             entry.state, entry.exists, entry.reason = State.MAPPED, True, ""
+            entry.held_by = ""
+            entry.handle = outcome.handle
             entry.expires = now + outcome.lease if outcome.lease else None
             entry.renew_at = now + self._half(outcome.lease or self.policy.lease)
             entry.due = self._next(entry)
@@ -274,7 +305,8 @@ class Ledger:
         entry.reason = str(outcome)
         entry.confirmed, entry.check_at = False, None
         entry.full = isinstance(outcome, Ignored) and outcome.full
-        entry.refused_at = now
+        entry.held_by = outcome.holder if isinstance(outcome, Conflict) else ""
+        entry.refused_at, entry.offered = now, False
         if isinstance(outcome, Conflict):
             entry.state, entry.exists, entry.expires = State.CONFLICT, False, None
             pause = self.policy.slow_retry
@@ -290,37 +322,55 @@ class Ledger:
 
     def checked(self, port: Port, outcome: Outcome, now: float) -> list[Effect]:
         """The answer to `Check`: `Mapped` if it is there, `Unknown` if the gateway will not say."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way, entry.check_at = None, None
         self._heard(outcome, now)
         if isinstance(outcome, Unknown) or (isinstance(outcome, Ignored) and outcome.silent):
+            self._comparison.drop(port)
             if not entry.confirmed:
                 entry.check_at = now + self._backoff(self.policy.recheck, entry)
             entry.due = self._next(entry)
             return self._settle(entry, now)
         if isinstance(outcome, Mapped):
+            self._comparison.seen(port, now, missing=False)
             entry.confirmed, entry.failures = True, 0
             if outcome.lease and (entry.expires is None or now + outcome.lease < entry.expires):
                 entry.expires = now + outcome.lease  # the router granted less than it was asked for
                 entry.renew_at = min(entry.renew_at, now + self._half(outcome.lease))
             entry.due = self._next(entry)
             return self._settle(entry, now)
+        kept = entry.confirmed  # until now; else it was never there
         entry.exists, entry.expires = False, None
         self._refused(entry, outcome, now)
+        missing = isinstance(outcome, Ignored)
+        lost = self._comparison.seen(port, now, missing=missing)
         if not entry.wanted:
             return self._drop(entry)
-        if isinstance(outcome, Ignored):
-            entry.losses += 1
-            if entry.losses == 1:
-                entry.state = State.PENDING
-                return self._add(entry)
-            # Who takes it away again and again, user or router, is not to be fought with.
+        if not missing:
+            return [entry.note()]
+        entry.losses = 1 if now - entry.since > FORGIVEN else entry.losses + 1
+        for other in lost - {port}:
+            self._put_back_soon(other, now)
+        if entry.losses == 1 or lost:
+            entry.state = State.PENDING
+            return self._add(entry)
+        if kept:
+            entry.reason = reason(entry.losses, entry.reason)
+            entry.due = now + pause(entry.losses)
+        else:
             entry.due = now + self._doubled(self.policy.retry, entry.losses - 2)
         return [entry.note()]
 
+    def _put_back_soon(self, port: Port, now: float) -> None:
+        """It was lost in a restart, like everything."""
+        entry = self._entries.get(port)
+        waits = entry is not None and entry.wanted and entry.state is not State.MAPPED
+        if entry is not None and waits and entry.due is not None and not entry.under_way:
+            self._touch(port).due = now
+
     def removed(self, port: Port, removal: Removal, now: float) -> list[Effect]:
         """The answer to `Remove`."""
-        entry = self._entries[port]
+        entry = self._touch(port)
         entry.under_way = None
         if removal is Removal.FAILED:
             entry.failures += 1
@@ -332,6 +382,7 @@ class Ledger:
             return self._add(entry)
         if removal is Removal.GONE:
             self._offer_room(now)
+            self._touch(port)
         if not entry.exists:
             return self._drop(entry)
         # What is written down stays so: another session, or natsup clean, tries again.
@@ -342,15 +393,11 @@ class Ledger:
 
     def _offer_room(self, now: float) -> None:
         """One that was refused for want of room is tried again at once."""
-        refused = [
-            entry
-            for entry in self._entries.values()
-            if entry.state is State.IGNORED and entry.full and entry.wanted
-            if not entry.under_way and entry.due is not None and entry.due > now
-        ]
-        if refused:
-            entry = min(refused, key=lambda one: one.refused_at)
-            entry.due = now
+        self._catch_up()
+        refused = self._refused_for_room.head()
+        if refused is not None:
+            entry = self._touch(refused[1])
+            entry.due, entry.offered = now, True
             entry.failures = max(0, entry.failures - 1)  # this try is no mere retry
 
     def _heard(self, outcome: Outcome, now: float) -> None:
@@ -360,19 +407,22 @@ class Ledger:
         elif self._silent:
             self._silent = ""
             self._compare_at = now  # it may have been restarted
-            for entry in self._entries.values():
+            for entry in self._touch_all():
                 entry.losses = 0
                 if entry.wanted and entry.state is not State.MAPPED and not entry.under_way:
                     entry.due = now
 
-    def gateway_found(self, now: float, *, another: bool = False) -> list[Effect]:
+    def gateway_found(
+        self, now: float, *, another: bool = False, delay: float = 0.0
+    ) -> list[Effect]:
         """There is a gateway, or it is there again, perhaps with an empty table. ``another``: not
-        the one that the existing mappings were made on, where they are left to their leases."""
+        the one that the existing mappings were made on, where they are left to their leases.
+        ``delay``: seconds until the mappings are looked for."""
         self._gateway, self._missing = True, ""
         if another:
             self._silent = ""
         effects: list[Effect] = []
-        for entry in list(self._entries.values()):
+        for entry in self._touch_all():
             entry.given_up, entry.losses = False, 0
             if another and not entry.under_way:
                 entry.exists, entry.expires, entry.confirmed = False, None, False
@@ -383,14 +433,17 @@ class Ledger:
             elif another or entry.state is not State.MAPPED:
                 entry.failures = 0
                 effects += self._add(entry)
-        effects += self.compare(now)
+        if delay > 0:
+            self._verify_at = now + delay
+        else:
+            effects += self.compare(now)
         return effects
 
     def gateway_missing(self, reason: str) -> tuple[list[Port], list[Effect]]:
         """There is none, and ``reason`` says why. Returns the ports that somebody waits for."""
         self._gateway, self._missing = False, reason
         waited_for, effects = [], list[Effect]()
-        for entry in self._entries.values():
+        for entry in self._touch_all():
             if entry.asks:
                 waited_for.append(entry.port)
             if entry.under_way or entry.state is State.MAPPED:
@@ -404,54 +457,77 @@ class Ledger:
     def compare(self, now: float) -> list[Effect]:
         """Look for every mapping, and try again to remove what could not be removed."""
         self._compare_at = None if self.policy.compare is None else now + self.policy.compare
+        self._verify_at = None
         effects: list[Effect] = []
-        for entry in self._entries.values():
+        for entry in self._touch_all():
             if entry.under_way:
                 continue
             if entry.wanted and entry.state is State.MAPPED and entry.check_at is None:
                 effects.append(self._check(entry))
+            elif entry.wanted and entry.held_by:
+                effects += self._add(entry)  # which looks first
             elif not entry.wanted and entry.given_up:
                 effects += self._remove(entry)
+        self._comparison.begin(one.port for one in effects if isinstance(one, Check))
         return effects
+
+    def compared(self, missing: Iterable[Port], now: float) -> list[Effect]:
+        """Another session has looked for the mappings, and missed these: they are looked for again,
+        and the others need not be as long as that goes on."""
+        if self.policy.compare is not None:
+            self._compare_at = now + 2 * self.policy.compare
+        effects: list[Effect] = []
+        for port in missing if self._gateway else ():
+            entry = self._entries.get(port)
+            if entry and entry.wanted and entry.state is State.MAPPED and not entry.under_way:
+                effects.append(self._check(self._touch(port)))
+        return effects
+
+    def compare_by(self, when: float) -> None:
+        """Nobody else looks for the mappings any more: they are to be looked for by then."""
+        if self._compare_at is not None:
+            self._compare_at = min(self._compare_at, when)
 
     # --- time ---
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next; None: not before another event."""
+        self._catch_up()
         if not self._gateway:
-            ends = [entry.expires for entry in self._leased() if entry.expires is not None]
-            return min(ends, default=None)
-        due = [entry.due for entry in self._ready()]
-        if not self._silent and any(entry.exists for entry in self._entries.values()):
-            due.append(self._compare_at)
+            return self._leases.first()
+        due = [None if self._waits else self._ready.first()]
+        if self._existing or self._held_elsewhere:
+            due.append(self._verify_at)
+            if not self._silent:
+                due.append(self._compare_at)
         return min((when for when in due if when is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
+        self._catch_up()
         if not self._gateway:
             return self._end_leases(now)
         effects: list[Effect] = []
-        for entry in self._ready():
-            assert entry.due is not None
-            if entry.due > now or (self._silent and effects):
-                continue
+        for port in [] if self._waits else self._ready.due(now):
+            if self._silent and effects:
+                break
+            entry = self._touch(port)
             if not entry.wanted:
                 effects += self._remove(entry) if entry.exists else self._drop(entry)
             elif entry.check_at is not None and entry.check_at <= now:
                 effects.append(self._check(entry))
             else:
                 effects += self._add(entry)
-        if self._compare_at is not None and self._compare_at <= now and not self._silent:
+        compare = None if self._silent else self._compare_at
+        if any(when is not None and when <= now for when in (compare, self._verify_at)):
             effects += self.compare(now)
         return effects
 
     def _end_leases(self, now: float) -> list[Effect]:
         """Without a gateway nothing is renewed."""
         effects: list[Effect] = []
-        for entry in self._leased():
-            assert entry.expires is not None
-            if entry.expires > now:
-                continue
+        for port in self._leases.due(now):
+            entry = self._touch(port)
             entry.exists, entry.expires = False, None
             entry.confirmed, entry.check_at, entry.due = False, None, None
             entry.reason = LEASE_ENDED
@@ -462,28 +538,46 @@ class Ledger:
                 effects += self._drop(entry)
         return effects
 
-    def _leased(self) -> list[Entry]:
-        entries = self._entries.values()
-        return [e for e in entries if e.exists and e.expires is not None and not e.under_way]
-
-    def _ready(self) -> list[Entry]:
-        """The entries that wait for their time; of a silent gateway, nothing is asked while
-        something is."""
-        entries = list(self._entries.values())
-        if self._silent and any(entry.under_way for entry in entries):
-            return []
-        return [entry for entry in entries if entry.due is not None and not entry.under_way]
+    @property
+    def _waits(self) -> bool:
+        """Of a silent gateway, nothing is asked while something is."""
+        return bool(self._silent and self._busy)
 
     def close(self, now: float) -> list[Effect]:
         """The session ends: nothing is wanted any more, and nothing lingers."""
         self._closing = True
         self._holders.clear()
         effects: list[Effect] = []
-        for entry in list(self._entries.values()):
+        for entry in self._touch_all():
             entry.asks = 0
             entry.claims.clear()
             effects += self._settle(entry, now)
         return effects
+
+    # --- what is kept beside the entries ---
+
+    def _touch(self, port: Port) -> Entry:
+        """The entry of a port that is about to change."""
+        self._touched[port] = None
+        return self._entries[port]
+
+    def _touch_all(self) -> list[Entry]:
+        return [self._touch(port) for port in list(self._entries)]
+
+    def _catch_up(self) -> None:
+        for port in self._touched:
+            entry = self._entries.get(port) or Entry(port)  # one that was dropped is as none
+            idle = not entry.under_way
+            self._ready.set(port, entry.due if idle else None)
+            self._leases.set(port, entry.expires if idle and entry.exists else None)
+            full = entry.full and not entry.offered and entry.due is not None
+            full = full and idle and entry.wanted and entry.state is State.IGNORED
+            self._refused_for_room.set(port, entry.refused_at if full else None)
+            _put(self._busy, port, not idle)
+            _put(self._existing, port, entry.exists)
+            _put(self._held_elsewhere, port, bool(entry.held_by))
+            _put(self._given_up, port, entry.exists and entry.given_up)
+        self._touched.clear()
 
     # --- steps ---
 
@@ -499,7 +593,9 @@ class Ledger:
         """A call wants a port of a gateway that does not answer: it is not waited for."""
         if entry.under_way:
             return []
-        if any(other.under_way for other in self._entries.values()):
+        self._catch_up()
+        self._touch(entry.port)
+        if self._busy:
             entry.state, entry.reason = State.IGNORED, self._silent
             entry.due = now + self.policy.recheck
             return [entry.note()]
@@ -553,3 +649,10 @@ class Ledger:
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
+
+
+def _put(ports: set[Port], port: Port, belongs: bool) -> None:
+    if belongs:
+        ports.add(port)
+    else:
+        ports.discard(port)

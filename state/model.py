@@ -2,6 +2,10 @@
 
 A *port* is a protocol and a number in host order, the same inside and outside: natsup never maps
 an external port to another internal one, because the program would announce the wrong number.
+
+Where a port is one of IPv6, nothing is translated, and all a router does is let it through its
+firewall: a *pinhole*. It is asked for, noted and given up just as a mapping is, and called
+one wherever the difference does not matter.
 """
 
 from dataclasses import dataclass
@@ -15,19 +19,35 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Port:
-    """A port as the program binds it and as the router forwards it: ``tcp/6881``."""
+    """A port as the program binds it and as the router forwards it: ``tcp/6881``; ``tcp6/6881``
+    for a pinhole."""
 
     protocol: Protocol
     number: int  # host order, 1-65535
+    ipv6: bool = False
 
     def __str__(self) -> str:
-        return f"{self.protocol.value}/{self.number}"
+        return f"{self.kind}/{self.number}"
+
+    @property
+    def kind(self) -> str:
+        """As netstat(8) calls it: ``tcp6``."""
+        return f"{self.protocol.value}{'6' * self.ipv6}"
+
+    @property
+    def family(self) -> str:
+        return "ipv6" if self.ipv6 else "ipv4"
+
+    @property
+    def pinhole(self) -> "Port":
+        """The same for IPv6."""
+        return Port(self.protocol, self.number, ipv6=True)
 
     @classmethod
     def read(cls, text: str) -> "Port":
         """What `str` gave. Raises ValueError."""
         protocol, _, number = text.partition("/")
-        return cls(Protocol(protocol), int(number))
+        return cls(Protocol(protocol.removesuffix("6")), int(number), protocol.endswith("6"))
 
 
 # What a gateway makes of a request for a port. The paper's SUCCEEDED, FAILED and IGNORED, and one
@@ -39,6 +59,7 @@ class Mapped:
     """The gateway forwards the port to this host."""
 
     lease: int  # seconds from now; 0: until it is deleted
+    handle: str = ""  # what the gateway wants to hear to remove it; "" for most: the port will do
 
     def __str__(self) -> str:
         return "mapped"

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-from natsup.state.journal import ClientRecord, PortRecord, SessionRecord
+from natsup.state.journal import ClientRecord, GatewayRecord, PortRecord, SessionRecord
 from natsup.state.model import Port
+from natsup.state.outside import warning
 
 _NOTHING = (
     "No session. Start a program with:  natsup exec -- COMMAND\n"
@@ -30,14 +31,16 @@ def _session(record: SessionRecord) -> dict[str, Any]:
         and {
             "protocol": gateway.protocol,
             "location": gateway.location,
-            "external_address": gateway.external_address,
+            "external_address": gateway.external_address or None,
+            "note": _note(gateway),
         },
         "mappings": [
             {
                 "protocol": port.protocol.value,
                 "port": port.number,
+                "family": port.family,
                 "external_port": port.number,
-                "internal_address": gateway and gateway.internal_address,
+                "internal_address": _inside(port, known, record),
                 "state": known.state.value,
                 "reason": known.reason,
                 "expires": None if known.expires is None else _iso(known.expires),
@@ -56,6 +59,18 @@ def _session(record: SessionRecord) -> dict[str, Any]:
         ],
         "io_uring": [{"program": name, "pid": pid} for pid, name in record.io_uring.items()],
     }
+
+
+def _note(gateway: GatewayRecord) -> str:
+    """What is wrong with its external address; "" if nothing is, or it is not known yet."""
+    return "" if gateway.external_address is None else warning(gateway.external_address)
+
+
+def _inside(port: Port, known: PortRecord, record: SessionRecord) -> str | None:
+    """This host's address that it leads to."""
+    if port.ipv6:
+        return known.internal_address
+    return None if record.gateway is None else record.gateway.internal_address
 
 
 def _iso(seconds: float) -> str:
@@ -84,6 +99,8 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
     else:
         outside = gateway.external_address or "address unknown"
         lines.append(f"  router {printable(f'{gateway.location}, external address {outside}')}")
+        if _note(gateway):
+            lines.append(f"  not reachable from the Internet: {_note(gateway)}")
     rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
     lines += [f"  {line}" for line in aligned(rows)]
     if not rows:
@@ -107,12 +124,12 @@ def _clients(record: SessionRecord) -> list[ClientRecord]:
 def _row(
     port: Port, known: PortRecord, record: SessionRecord, now: float, zone: tzinfo | None
 ) -> list[str]:
-    inside = record.gateway.internal_address if record.gateway else "?"
+    inside = _inside(port, known, record) or "?"
     sockets = "1 socket" if known.claims == 1 else f"{known.claims} sockets"
     until = "" if known.expires is None else f"until {_clock(known.expires, now, zone)}"
     return [
-        f"{port.protocol.value} {port.number}",
-        f"→ {printable(inside)}:{port.number}",
+        f"{port.kind} {port.number}",
+        f"→ {endpoint(printable(inside), port.number)}",
         known.state.value,
         sockets,
         printable(known.reason or until),
@@ -123,6 +140,11 @@ def _clock(seconds: float, now: float, zone: tzinfo | None) -> str:
     """A time of day, with the date where it is not within twelve hours."""
     moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     return moment.strftime("%H:%M" if abs(seconds - now) < 12 * 3600 else "%Y-%m-%d %H:%M")
+
+
+def endpoint(address: str, number: int) -> str:
+    """RFC 5952, section 6: brackets around an IPv6 address."""
+    return f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -129,6 +129,7 @@ def _clean(words: list[str]) -> int:
     from natsup.upnp.choosing import Speakers, find, reopen
     from natsup.upnp.discovery import network_of
     from natsup.upnp.network import NoGateway
+    from natsup.upnp.pinhole.finding import find_here
 
     directory = default_directory(os.environ, os.getuid())
     try:
@@ -152,14 +153,18 @@ def _clean(words: list[str]) -> int:
             return network
         speakers = Speakers(lambda: secret(directory))
         found = await find(network, speakers, url=options.gateway)
-        if isinstance(found, NoGateway):
+        if isinstance(found, NoGateway) and not any(p.ipv6 for s in left for p in s.ports):
             return found
+        mapper = None if isinstance(found, NoGateway) else found
         return await sweep(
             directory,
-            found,
+            mapper,
             wall=time.time,
             neighbours=Announcements(f"clean-{os.getpid()}"),
             reopen=lambda location: reopen(location, network, speakers),
+            pinholes=lambda protocol: find_here(
+                options.interface, mapper, protocol, lambda: secret(directory)
+            ),
         )
 
     done = trio.run(run)

@@ -103,6 +103,16 @@ class TrialMapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Pinholes:
+    """What lets IPv6 in to ``address`` of ours. ``reason``: why nothing does, else ""."""
+
+    address: str
+    reason: str
+    location: str = ""
+    trial: TrialMapping | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Router:
     """The router. ``reason``: why it cannot be used, else "", and then the rest is known."""
 
@@ -111,6 +121,7 @@ class Router:
     given: bool  # by --gateway
     external: str | None = None
     mapping: TrialMapping | None = None
+    pinholes: Pinholes | None = None  # None: there is no IPv6
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,12 @@ from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.state.secret import secret
 from natsup.supervisor import clock
-from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
+from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
 from natsup.upnp import choosing, discovery
+from natsup.upnp.endpoint import family
 from natsup.upnp.network import NoGateway, read
+from natsup.upnp.pinhole.finding import find
+from natsup.upnp.pinhole.kernel import look
 from natsup.upnp.procnet import Files
 from natsup.upnp.rtnetlink import EVERYTHING, Kernel
 
@@ -55,11 +58,13 @@ async def look_at_network(
         speakers = choosing.Speakers(lambda: secret(folder))
         found = await choosing.find(network, speakers, url=url, known=location)
     if isinstance(found, NoGateway):
-        router = Router(url or "", found.reason, url is not None)
+        pinholes = await _try_pinholes(None, folder, interface, until)
+        router = Router(url or "", found.reason, url is not None, pinholes=pinholes)
     else:
         external = await found.external_address()
         mapping = await try_mapping(found, folder, until)
-        router = Router(found.location, "", url is not None, external, mapping)
+        pinholes = await _try_pinholes(found, folder, interface, until)
+        router = Router(found.location, "", url is not None, external, mapping, pinholes)
     return Network(ways, "", used, network.address, traffic, traffic_address), router
 
 
@@ -68,12 +73,14 @@ async def try_mapping(gateway: Gateway, folder: Path, until: float) -> TrialMapp
 
     ``until``: on trio's clock, when to give up; the removal has some seconds of its own. A socket
     holds the port meanwhile, bound to the LAN address alone, which an outer natsup leaves alone.
+    The same for a pinhole, where the address is one of IPv6.
     """
+    address = gateway.internal_address
     for _ in range(_TRIES):
-        port = Port(Protocol.TCP, random.randint(*_DYNAMIC))
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as holder:
+        port = Port(Protocol.TCP, random.randint(*_DYNAMIC), ":" in address)
+        with socket.socket(family(address), socket.SOCK_STREAM) as holder:
             try:
-                holder.bind((gateway.internal_address, port.number))
+                holder.bind((address, port.number))
             except OSError:
                 continue
             with trio.move_on_at(until):
@@ -81,6 +88,24 @@ async def try_mapping(gateway: Gateway, folder: Path, until: float) -> TrialMapp
                     continue
             return await _map(gateway, port, folder, until)
     return TrialMapping("", Ignored("no port is free"), 0.0, None, None)
+
+
+async def _try_pinholes(
+    mapper: Gateway | None, folder: Path, interface: str | None, until: float
+) -> Pinholes | None:
+    """The same for a pinhole. None where there is no IPv6."""
+    network = await look(interface)
+    if isinstance(network, NoGateway):
+        return None
+    found: Any = NoGateway("the router takes too long to answer")
+    with trio.move_on_at(until):
+        found = await find(
+            network, mapper, protocols=choosing.PROTOCOLS, secret=lambda: secret(folder)
+        )
+    if isinstance(found, NoGateway):
+        return Pinholes(network.address, found.reason)
+    trial = await try_mapping(found, folder, until)
+    return Pinholes(network.address, "", found.location, trial)
 
 
 async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> TrialMapping:

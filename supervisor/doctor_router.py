@@ -1,10 +1,9 @@
 """What `natsup doctor` makes of the network and of its router. Pure."""
 
-from ipaddress import IPv4Address, IPv4Network
-
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
-from natsup.supervisor.doctor_facts import Network, Router, TrialMapping, Way
+from natsup.state.outside import Reach, reach
+from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
 from natsup.supervisor.doctor_findings import Finding, Level
 
 
@@ -19,6 +18,8 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
             found.append(_external(router))
         if router.mapping is not None:
             found.append(_mapping(router.mapping, protocol_of(router.location)))
+        if router.pinholes is not None:
+            found.append(_pinholes(router.pinholes))
     return found
 
 
@@ -85,28 +86,23 @@ def _router(router: Router, network: Network) -> Finding:
     )
 
 
-_CARRIER = IPv4Network("100.64.0.0/10")  # RFC 6598
-_DS_LITE = IPv4Network("192.0.0.0/29")  # RFC 6333, section 5.7
 _ASK_PROVIDER = "ask the provider for a public IPv4 address; natsup cannot help here"
 
 
 def _external(router: Router) -> Finding:
     name = ("external-address", "External address")
-    try:
-        address = IPv4Address(router.external or "")
-    except ValueError:
-        address = None
-    if address is None or address.is_unspecified:
+    address, found = router.external, reach(router.external)
+    if found is Reach.NONE:
         return Finding(
             *name,
             Level.WARNING,
             "the router names none",
             "is the router connected to the Internet, and not behind another router?",
         )
-    if address in _CARRIER or address in _DS_LITE:
-        found = f"{address}: the provider shares one address among many (carrier NAT)"
-        return Finding(*name, Level.PROBLEM, found, _ASK_PROVIDER)
-    if address.is_global:
+    if found is Reach.CARRIER:
+        shared = f"{address}: the provider shares one address among many (carrier NAT)"
+        return Finding(*name, Level.PROBLEM, shared, _ASK_PROVIDER)
+    if found is Reach.PUBLIC:
         return Finding(*name, Level.OK, f"{address}, a public one")
     return Finding(
         *name,
@@ -165,6 +161,27 @@ def _mapping(mapping: TrialMapping, protocol: str) -> Finding:
         found = f"{took}, and removed; by {_TITLES[protocol]} the router does not show its table"
         return Finding(*name, Level.OK, found)
     return Finding(*name, Level.OK, f"{took}, seen in the router's table, and removed")
+
+
+def _pinholes(pinholes: Pinholes) -> Finding:
+    """Never worse than a warning: natsup is of use without."""
+    name = ("pinholes", "IPv6 pinholes")
+    advice = "allow this host to open ports for IPv6 in the router, by UPnP or PCP"
+    if pinholes.reason:
+        found = f"{pinholes.reason}: servers here may not be reached by IPv6"
+        return Finding(*name, Level.NOTE, found, advice)
+    trial = pinholes.trial
+    assert trial is not None
+    to = f"to {pinholes.address}"
+    if not isinstance(trial.outcome, Mapped):
+        found = _with_removal(f"none was opened {to}: {trial.outcome}", trial)
+        return Finding(*name, Level.WARNING, found, advice)
+    by = _TITLES[protocol_of(pinholes.location)]
+    took = f"{trial.port} opened by {by} {to} in {trial.seconds * 1000:.0f} ms"
+    if trial.removal is not Removal.GONE:
+        found = f"{took}, and not closed; it leads to a port that nobody uses"
+        return Finding(*name, Level.WARNING, found, "it closes by itself within two minutes")
+    return Finding(*name, Level.OK, f"{took}, and closed")
 
 
 def _with_removal(found: str, mapping: TrialMapping) -> str:

@@ -186,15 +186,17 @@ class _TimerSpec(ctypes.Structure):
     )
 
 
-def timerfd(clock: int, when: float) -> int:
-    """timerfd_create(2), close-on-exec, readable once ``clock`` tells ``when`` (seconds)."""
+def timerfd(clock: int, when: float, *, cancel_on_set: bool = False) -> int:
+    """timerfd_create(2), close-on-exec, readable once ``clock`` tells ``when`` (seconds), or, with
+    ``cancel_on_set``, once it is set (ECANCELED)."""
     fd = _checked(_libc.timerfd_create(ctypes.c_int(clock), ctypes.c_int(os.O_CLOEXEC)))
     # All zero would switch it off.
     nanoseconds = max(1, round(when * 1e9))
     spec = _TimerSpec(0, 0, nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000)
-    absolute = ctypes.c_int(1)  # TFD_TIMER_ABSTIME
+    # TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET
+    flags = ctypes.c_int(1 | 2 * cancel_on_set)
     try:
-        _checked(_libc.timerfd_settime(ctypes.c_int(fd), absolute, ctypes.byref(spec), None))
+        _checked(_libc.timerfd_settime(ctypes.c_int(fd), flags, ctypes.byref(spec), None))
     except OSError:
         os.close(fd)
         raise

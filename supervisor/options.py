@@ -160,6 +160,7 @@ OPTIONS = (
         "NAME,...",
         "how to ask the router [upnp,pcp,natpmp]",
     ),
+    Option("no-pinholes", _switch, False, "", "open nothing in the router's firewall for IPv6"),
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),

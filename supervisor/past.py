@@ -98,7 +98,7 @@ def _ports(text: str) -> frozenset[Port]:
         wanted = [Protocol(protocol)] if slash else list(Protocol)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{protocol!r} is no protocol; give tcp or udp") from None
-    return frozenset(Port(one, int(number)) for one in wanted)
+    return frozenset(Port(one, int(number), v6) for one in wanted for v6 in (False, True))
 
 
 def _since(text: str) -> float:

@@ -26,10 +26,12 @@ from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings
 from natsup.supervisor.page import Page
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.receiver import Call, Receiver
 from natsup.supervisor.reservation import Reservation, reserve, reserve_unseen, unreserved
 from natsup.supervisor.target import cookie, program
-from natsup.supervisor.verdict import publishable
+from natsup.supervisor.verdict import Publish, publishable
+from natsup.supervisor.wishes import Wishes
 
 log = logging.getLogger("natsup.session")
 
@@ -62,6 +64,7 @@ class Publisher:
         keeper: Keeper,
         finder: Finder,
         endings: Endings | None,
+        pinholes: Pinholes,
         *,
         events: bool,
         claimed: Callable[[Call, Watched], None],
@@ -72,6 +75,7 @@ class Publisher:
         self._receiver = receiver
         self._keeper = keeper
         self._finder = finder
+        self._pinholes = pinholes
         self._rules = receiver.rules
         self._endings = endings
         self._events = events
@@ -135,8 +139,8 @@ class Publisher:
                 if self._settings["dry_run"]:
                     log.info("%s would be published for %s", port, call)
                     return
-                with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
-                    searched = await self._finder.searched()
+                with await self._wish(call.wanted, port, _caller(call)) as wish:
+                    searched = not call.wanted.ipv4 or await self._finder.searched()
                     until = until or trio.current_time() + self._settings["timeout"]
                     outcome = await self._outcome(wish, until, searched=searched)
                     if not isinstance(outcome, Conflict):
@@ -155,6 +159,16 @@ class Publisher:
         else:
             log.info("port 0 for %s: no port that is free on the router was found", call)
 
+    async def _wish(self, wanted: Publish, port: Port, caller: Caller) -> Wish | Wishes:
+        mapping = self._keeper.wish(port, caller)
+        if not wanted.ipv6:
+            return mapping
+        pinhole = await self._pinholes.wish(port.pinhole, caller)
+        return Wishes(mapping if wanted.ipv4 else None, pinhole)
+
+    def _wanted(self, port: Port) -> bool:
+        return self._keeper.wanted(port) or self._pinholes.wanted(port.pinhole)
+
     async def _reserve(self, call: Call) -> Reservation | None:
         while True:
             try:
@@ -164,7 +178,7 @@ class Publisher:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     return None
-            if call.sock is None and call.wanted.port and self._keeper.wanted(call.wanted.port):
+            if call.sock is None and call.wanted.port and self._wanted(call.wanted.port):
                 return unreserved(call.address.raw)  # one of several sockets of one port, perhaps
             # The port may be reserved for a call whose caller was killed, or (before Linux 5.19)
             # interrupted, and makes its call again just now.
@@ -191,14 +205,14 @@ class Publisher:
             for held in (*dead, *same):
                 await held.done.wait()
 
-    async def _outcome(self, wish: Wish, until: float, *, searched: bool) -> Outcome:
+    async def _outcome(self, wish: Wish | Wishes, until: float, *, searched: bool) -> Outcome:
         """What becomes of a wish in the time that a call may take for it. The first calls of a
         session also wait for the search for a gateway."""
         if not searched:
             return Ignored("the search for a router goes on")
         return await wish.outcome(round(max(0.0, until - trio.current_time()), 3))
 
-    def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish) -> None:
+    def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish | Wishes) -> None:
         """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""
         if not self._listener.valid(call.notification):
             call.answered = True  # nobody waits: nothing is bound, and the wish is withdrawn
@@ -228,7 +242,7 @@ class Publisher:
         if self._endings is not None:
             self._endings.unwatch(watched.cookie)
 
-    def _claim(self, call: Call, watched: Watched, wish: Wish) -> None:
+    def _claim(self, call: Call, watched: Watched, wish: Wish | Wishes) -> None:
         wish.claim(watched.cookie)
         self._claimed(call, watched)
 
@@ -244,7 +258,9 @@ class Publisher:
         any_address = bytes(4 if one.domain == socket.AF_INET else 16)
         sought = Sought(kind, process, port, any_address, one.cookie)
         watched = sought.watched(one.cookie)
-        with self._keeper.wish(port, Caller(program(process)[1], process)) as wish:
+        ipv6 = one.domain == socket.AF_INET6 and self._rules.pinholes
+        wanted = Publish(port.protocol, port, ipv6=ipv6)
+        with await self._wish(wanted, port, Caller(program(process)[1], process)) as wish:
             self._watch(watched)
             if not await afterwards.alive(sought, events=self._events):
                 self._unwatch(watched)
@@ -252,7 +268,7 @@ class Publisher:
                 wish.claim(watched.cookie)
 
     async def _pass_and_look(
-        self, call: Call, reservation: Reservation, port: Port, wish: Wish
+        self, call: Call, reservation: Reservation, port: Port, wish: Wish | Wishes
     ) -> None:
         """Let the kernel carry the call out, and see what has become of the socket.
 
@@ -272,8 +288,11 @@ class Publisher:
         if sought is None:
             return
         seen = await afterwards.bound(sought, events=self._events)
-        if seen is not None and not seen.v6only:
-            with self._keeper.wish(port, Caller(call.name, call.process)) as wish:
+        if seen is None:
+            return
+        wanted = Publish(port.protocol, port, ipv4=not seen.v6only, ipv6=self._rules.pinholes)
+        if wanted.ipv4 or wanted.ipv6:
+            with await self._wish(wanted, port, _caller(call)) as wish:
                 await self._claim_seen(call, sought, seen, wish)
 
     def _let_pass(self, call: Call, port: Port, reservation: Reservation | None) -> Sought | None:
@@ -291,7 +310,9 @@ class Publisher:
         address = raw[4:8] if call.address.domain == socket.AF_INET else raw[8:24]
         return Sought(call.kind, call.process, port, address, number) if passed else None
 
-    async def _claim_seen(self, call: Call, sought: Sought, seen: Seen, wish: Wish) -> None:
+    async def _claim_seen(
+        self, call: Call, sought: Sought, seen: Seen, wish: Wish | Wishes
+    ) -> None:
         """Claim a port for a socket that was seen to be bound, and may have ended by now."""
         watched = sought.watched(seen.cookie)
         self._watch(watched)
@@ -316,3 +337,7 @@ class Publisher:
             call.sock.close()  # before the answer: it keeps the port bound
         call.answered = True
         return self._listener.answer(call.notification, number)
+
+
+def _caller(call: Call) -> Caller:
+    return Caller(call.name, call.process)

@@ -16,6 +16,7 @@ from natsup.state.history import History
 from natsup.state.journal import Header, Journal, default_directory
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
+from natsup.state.secret import secret
 from natsup.supervisor import clock, handover
 from natsup.supervisor import log as logs
 from natsup.supervisor.client_watch import ClientWatch
@@ -29,6 +30,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings, unknown
 from natsup.supervisor.page import Page
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
@@ -130,8 +132,23 @@ class Session:
             neighbours=self._neighbours,
             tell=history.add,
         )
+        self._pinhole_keeper = Keeper(
+            Ledger(Policy(lease=settings["lease"])),
+            journal,
+            clock=clock.now,
+            sleep_until=clock.sleep_until,
+            neighbours=self._neighbours,
+            tell=history.add,
+        )
+        self._pinholes = Pinholes(settings, self._pinhole_keeper, lambda: secret(folder))
         self._finder = Finder(
-            settings, self._keeper, receiver.rules, folder, self._neighbours, history
+            settings,
+            self._keeper,
+            receiver.rules,
+            folder,
+            self._neighbours,
+            history,
+            self._pinholes,
         )
 
     async def run(self) -> None:
@@ -141,9 +158,10 @@ class Session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._keeper.run)
+            nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
-            left = not await self._keeper.close(_CLEAN_UP_SECONDS)
+            left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
             nursery.cancel_scope.cancel()
         if left:
@@ -151,6 +169,18 @@ class Session:
         self._neighbours.close()
         self._journal.end(left=left)
         self._kin.tell_guard(handover.DONE)
+
+    async def _clean_up(self) -> bool:
+        """Take everything back from the router. True: all is gone."""
+        gone: list[bool] = []
+
+        async def close(keeper: Keeper) -> None:
+            gone.append(await keeper.close(_CLEAN_UP_SECONDS))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close, self._keeper)
+            nursery.start_soon(close, self._pinhole_keeper)
+        return all(gone)
 
     async def _run_with_keeper(self) -> None:
         """Serve until nobody can call any more, or PID 1 is about to end."""
@@ -163,6 +193,7 @@ class Session:
             self._keeper,
             self._finder,
             endings,
+            self._pinholes,
             events=self._receiver.closes is None,
             claimed=self._clients.claimed,
         )
@@ -170,6 +201,7 @@ class Session:
             nursery.start_soon(self._take_calls, publisher, nursery)
             if not self._settings["dry_run"]:
                 nursery.start_soon(self._finder.run)
+                nursery.start_soon(self._pinholes.run)
             nursery.start_soon(self._clients.run)
             nursery.start_soon(self._kin.hear_guard)
             nursery.start_soon(self._kin.reap)
@@ -227,6 +259,7 @@ class Session:
 
     def _gone(self, number: int) -> None:
         self._keeper.release(number)
+        self._pinholes.release(number)
         self._receiver.untold.pop(number, None)
         self._clients.gone(number)
 

@@ -49,6 +49,7 @@ def rules_of(settings: Settings) -> Rules:
         denied=frozenset(Port(Protocol(name), number) for name, number in settings["deny"]),
         ephemeral=settings["ephemeral"],
         may_own=settings["own_address"],
+        pinholes=not settings["no_pinholes"],
         first_unprivileged=_first_unprivileged(),
     )
     if rules.may_own:

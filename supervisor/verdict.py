@@ -46,16 +46,25 @@ class Pass:
 
 
 class Publish:
-    """Natsup acts on the call. ``port`` is None where natsup is to choose the number."""
+    """Natsup acts on the call. ``port`` is None where natsup is to choose the number.
 
-    __slots__ = ("port", "protocol")
+    ``ipv4``, ``ipv6``: what the socket takes, and natsup is to publish: by a mapping, and by a
+    pinhole.
+    """
 
-    def __init__(self, protocol: Protocol, port: Port | None) -> None:
+    __slots__ = ("ipv4", "ipv6", "port", "protocol")
+
+    def __init__(
+        self, protocol: Protocol, port: Port | None, *, ipv4: bool = True, ipv6: bool = False
+    ) -> None:
         self.protocol = protocol
         self.port = port
+        self.ipv4 = ipv4
+        self.ipv6 = ipv6
 
     def __repr__(self) -> str:
-        return f"Publish({self.port or self.protocol.value})"
+        families = f"{', ipv6' * self.ipv6}{', no ipv4' * (not self.ipv4)}"
+        return f"Publish({self.port or self.protocol.value}{families})"
 
 
 class Rules:
@@ -66,7 +75,7 @@ class Rules:
     that count like the wildcard; they are known only once the network has been looked at, so
     ``may_own`` says from the start whether there will be any. ``first_unprivileged``: the kernel's
     own limit (ip(7), ip_unprivileged_port_start): below it a bind may be refused to the program,
-    which natsup must not undo.
+    which natsup must not undo. ``pinholes``: publish IPv6, too.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Rules:
         denied: frozenset[Port] = frozenset(),
         ephemeral: bool = False,
         may_own: bool = False,
+        pinholes: bool = False,
         first_unprivileged: int = FIRST_UNPRIVILEGED,
     ) -> None:
         self.first_unprivileged = max(first_unprivileged, FIRST_UNPRIVILEGED)
@@ -83,6 +93,7 @@ class Rules:
         self.denied = denied
         self.ephemeral = ephemeral
         self.may_own = may_own
+        self.pinholes = pinholes
         self.own_addresses: frozenset[bytes] = frozenset()
 
 
@@ -144,14 +155,18 @@ def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish
         return Pass("already bound")
     if facts.foreign:
         return Pass("of another network namespace")
-    if address.ipv4 is None and facts.v6only:
+    ipv4 = address.ipv4 is not None or not facts.v6only
+    ipv6 = address.ipv4 is None and rules.pinholes
+    if not ipv4 and not ipv6:
         return Pass("IPv6 alone")
     if address.port == 0:
-        return Pass("a port for connect() to choose") if facts.late else Publish(protocol, None)
+        if facts.late:
+            return Pass("a port for connect() to choose")
+        return Publish(protocol, None, ipv4=ipv4, ipv6=ipv6)
     port = Port(protocol, address.port)
     if not publishable(port, rules):
         return Pass("a port that is never published")
-    return Publish(protocol, port)
+    return Publish(protocol, port, ipv4=ipv4, ipv6=ipv6)
 
 
 def publishable(port: Port, rules: Rules) -> bool:

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import leftovers
+from tests import apart, leftovers
 from tests.lab.lab import Lab
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not (config.option.collectonly or config.option.numprocesses):  # its runners have their own
+        apart.own_network()
 
 
 @pytest.fixture(autouse=True)

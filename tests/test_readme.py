@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import apart
 from tests.nobody import as_nobody
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +46,7 @@ def copy_for_nobody(folder: Path) -> Path:
 
 @pytest.mark.timeout(400)
 def test_the_first_command_shows_the_main_job() -> None:
-    with tempfile.TemporaryDirectory() as name:
+    with apart.machines_network(), tempfile.TemporaryDirectory() as name:
         checkout = copy_for_nobody(Path(name))
         pip = {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_", "REQUESTS_"))}
         done = subprocess.run(

@@ -21,3 +21,8 @@ ACTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "GetSpecificPortMappingEntry": (KEY, ENTRY),
     "GetGenericPortMappingEntry": (("NewPortMappingIndex",), (*KEY, *ENTRY)),
 }
+
+# Used, and not served: WANIPConnection:2, section 2.5.21
+LIST = "GetListOfPortMappings"
+LIST_IN = ("NewStartPort", "NewEndPort", "NewProtocol", "NewManage", "NewNumberOfPorts")
+LISTING = "NewPortListing"

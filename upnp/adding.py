@@ -14,7 +14,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
+from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.upnp import faults
 
 # What to ask
@@ -42,7 +42,16 @@ class Delete:
     port: Port
 
 
-Step = Look | Put | Delete
+@dataclass(frozen=True, slots=True)
+class List:
+    """GetListOfPortMappings: of a protocol, from one port to another."""
+
+    protocol: Protocol
+    first: int
+    last: int
+
+
+Step = Look | Put | Delete | List
 
 # What is answered
 
@@ -77,7 +86,15 @@ class NoAnswer:
     sent: bool
 
 
-Answer = Found | Done | Fault | NoAnswer
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The entries that a list shows for certain; ``count``: of all in it."""
+
+    entries: dict[Port, Found]
+    count: int
+
+
+Answer = Found | Done | Fault | NoAnswer | Listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +110,8 @@ class Device:
     router: str
     lan: int = 0
     own: frozenset[str] = frozenset()
+    # What this session mapped to addresses that this host had before
+    former: frozenset[tuple[Port, str]] = frozenset()
     permanent_only: bool = False
     # Codes that this router was seen to answer about a port that nobody can hold
     absent: frozenset[int] = faults.ABSENT
@@ -156,6 +175,8 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
         same = answer.internal_port.strip() == str(port.number)
         kind = Kind.OURS if usable and same else Kind.STALE
         return Holder(kind, lease=_seconds(answer.lease))
+    if (port, str(client)) in device.former:
+        return Holder(Kind.STALE)
     if str(client) in device.own:
         return Holder(Kind.UNKNOWN, reason=f"{_ENTRY} another address of this host", listed=True)
     if str(client) == device.router or not _is_host(client, device):

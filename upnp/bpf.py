@@ -8,7 +8,7 @@ _SOL_SOCKET, _SO_ATTACH_FILTER = 1, 26  # asm-generic/socket.h
 
 # linux/bpf_common.h: load a byte, a half word, a word, at a fixed place or after an IP header
 LD_BYTE, LD_HALF, LD_WORD, LD_HALF_AFTER, LDX_HEADER = 0x30, 0x28, 0x20, 0x48, 0xB1
-JEQ, JSET, RET = 0x15, 0x45, 0x06
+JEQ, JGT, JSET, RET = 0x15, 0x25, 0x45, 0x06
 
 
 class _Socket(Protocol):

@@ -67,7 +67,8 @@ async def find(
 ) -> Gateway | NoGateway:
     """The gateway of ``network``, by one of ``protocols``, which are in the order of preference.
 
-    ``prefer``: one that comes before all of them, if it is among them. ``url``, ``known``,
+    ``prefer``: one that comes before all of them, if it is among them. If it is known where it
+    spoke that, nothing else is tried as long as it may do so at once. ``url``, ``known``,
     ``seconds``: see `natsup.upnp.discovery.find_gateway`. Raises nothing for what a network or a
     router does.
     """
@@ -75,9 +76,16 @@ async def find(
     race = Race(order, min(HEAD_START, seconds / 2))
     found: dict[str, Gateway] = {}
     reasons: dict[str, str] = {}
+    failed = trio.Event()  # one of them
     send, receive = trio.open_memory_channel[tuple[str, Gateway | NoGateway]](len(order))
 
+    async def after_the_known(protocol: str) -> None:
+        if protocol != order[0] == prefer and known is not None and protocol_of(known) == prefer:
+            with trio.move_on_after(discovery.KNOWN_FIRST):
+                await failed.wait()
+
     async def by_upnp() -> None:
+        await after_the_known(UPNP)
         where = known if known is not None and protocol_of(known) == UPNP else None
         result = await discovery.find_gateway(
             network, url=url, known=where, seconds=seconds, heard=lambda: race.heard(UPNP)
@@ -85,6 +93,7 @@ async def find(
         send.send_nowait((UPNP, result))
 
     async def by(protocol: str) -> None:
+        await after_the_known(protocol)
         gateway = speakers.get(protocol, network)
         reason = await gateway.probe(seconds)
         send.send_nowait((protocol, gateway if reason is None else NoGateway(reason)))
@@ -105,6 +114,7 @@ async def find(
                 if isinstance(result, NoGateway):
                     reasons[protocol] = result.reason
                     race.failed(protocol)
+                    failed.set()
                 else:
                     found[protocol] = result
                     race.arrived(protocol, trio.current_time())

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from urllib.parse import urljoin, urlsplit
 from xml.etree.ElementTree import Element, ParseError
 
 from natsup.upnp.trust import Refused, Url, control
@@ -20,6 +21,7 @@ _KINDS = (
     "urn:dslforum-org:service:WANIPConnection:1",
     "urn:dslforum-org:service:WANPPPConnection:1",
 )
+_FIREWALL = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _MOST_SERVICES = 64
 _DEEPEST = 16
@@ -64,6 +66,25 @@ def services(document: str, *, url: Url) -> list[Service]:
     if not usable:
         raise Unreadable("the router's description names no service that maps ports")
     return sorted(usable, key=lambda service: _KINDS.index(service.kind))
+
+
+def firewall(document: str, *, url: Url) -> Url:
+    """Where the service is that opens pinholes: always on the host that the description at ``url``
+    was read from, whatever it says itself. Raises `Unreadable`."""
+    if "<!DOCTYPE" in document.upper() or "<!ENTITY" in document.upper():
+        raise Unreadable("the router's description has a DTD")
+    _, found = _read(document)
+    for kind, path in found[:_MOST_SERVICES]:
+        if kind.startswith(_FIREWALL):
+            try:
+                parts = urlsplit(urljoin(f"http://router{url.target}", path))
+                port = url.port if parts.hostname == "router" else parts.port or 80
+            except ValueError:
+                continue
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            if target.isascii() and target.isprintable() and " " not in target:
+                return Url(url.host, port, target)
+    raise Unreadable("the router's UPnP has no service that opens pinholes")
 
 
 def _read(document: str) -> tuple[str | None, list[tuple[str, str]]]:

@@ -27,6 +27,7 @@ _DESCRIPTION_SECONDS = 10.0
 _CONDITIONS_SECONDS = 2.0  # for all services together: what they say is a preference, no veto
 _MOST_LOCATIONS = 4  # of one router: some have a description for each version
 _HEAD_START = 1.0  # seconds of one description before the next
+KNOWN_FIRST = 0.3  # seconds for where it was known to be, before the LAN is searched
 _AGAIN_AFTER, _LONGEST_PAUSE = 0.5, 4.0  # seconds, doubling; the search is UDP
 
 
@@ -53,9 +54,10 @@ async def find_gateway(
 ) -> "Igd | NoGateway":
     """The gateway of ``network``, or the router whose description is at ``url``.
 
-    ``known``: where the gateway's description was at another time, which is tried while the search
-    goes on. ``seconds``: how long an answer to the search is waited for. A description that was
-    found has patience of its own, because there are routers that take long to give it: 10 s.
+    ``known``: where the gateway's description was at another time, which is tried first: if it is
+    there at once, nothing is searched for. ``seconds``: how long an answer to the search is waited
+    for. A description that was found has patience of its own, because there are routers that take
+    long to give it: 10 s.
     ``heard``: called when the router has said where its description is.
     Raises nothing for what a network or a router does.
     """
@@ -73,6 +75,7 @@ async def _first(
     routers that take a single connection.
     """
     result: Igd | NoGateway = NoGateway(silence(network))
+    failed = trio.Event()  # what was known
     async with trio.open_nursery() as nursery:
 
         async def attempt(location: trust.Url, over: trio.Event) -> None:
@@ -80,8 +83,15 @@ async def _first(
             result = await _open(location, network)
             if isinstance(result, NoGateway):
                 over.set()
+                failed.set()
             else:
                 nursery.cancel_scope.cancel()
+
+        async def search() -> None:
+            if told is not None:
+                with trio.move_on_after(KNOWN_FIRST):
+                    await failed.wait()
+            await _search(network, send, seconds)
 
         send, receive = trio.open_memory_channel[trust.Url](_MOST_LOCATIONS + 1)
         told = None
@@ -89,7 +99,7 @@ async def _first(
             if known is not None:
                 told = trust.location(known, sender=network.gateway, own=network.address)
                 send.send_nowait(told)
-        nursery.start_soon(_search, network, send, seconds)
+        nursery.start_soon(search)
         async for location in receive:
             if location is not told:
                 heard()

@@ -11,8 +11,8 @@ Importing this module takes a tenth of a second, for the library.
 import html
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -30,8 +30,8 @@ from natsup.state.model import (
     Removal,
     Unknown,
 )
-from natsup.upnp import trust
-from natsup.upnp.actions import ACTIONS
+from natsup.upnp import listing, trust
+from natsup.upnp.actions import ACTIONS, LIST, LIST_IN, LISTING
 from natsup.upnp.adding import (
     Answer,
     Delete,
@@ -41,6 +41,7 @@ from natsup.upnp.adding import (
     Found,
     Holder,
     Kind,
+    List,
     Look,
     NoAnswer,
     Put,
@@ -49,9 +50,11 @@ from natsup.upnp.adding import (
     looking,
     removing,
 )
+from natsup.upnp.checks import Checks
 from natsup.upnp.description import Condition, Service
 from natsup.upnp.library import HttpResponse, UpnpAction, UpnpError, UpnpFactory, UpnpService
 from natsup.upnp.requester import Requester, RequestFailed
+from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
 
@@ -68,6 +71,7 @@ _OUT = {
     ),
     "GetExternalIPAddress": ("NewExternalIPAddress",),
     "GetStatusInfo": ("NewConnectionStatus",),
+    LIST: (LISTING,),
 }
 
 # Seconds for what is good to know and nothing waits for
@@ -82,7 +86,8 @@ def _scpd() -> str:
     """A service description of the actions above. Every value is a string: what routers send for
     a number or a boolean is read where it is used."""
     actions = []
-    for name, (ins, _) in ACTIONS.items():
+    used = {name: ins for name, (ins, _) in ACTIONS.items()} | {LIST: LIST_IN}
+    for name, ins in used.items():
         arguments = [(argument, "in") for argument in ins]
         arguments += [(argument, "out") for argument in _OUT.get(name, ())]
         listed = "".join(
@@ -154,7 +159,11 @@ def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     if _OUT.get(action.name):
         if not answers:
             raise _SoapFault(None)
-        values = "".join(_value(name, body[answers.start() :]) for name in _OUT[action.name])
+        body = body[answers.start() :]
+        if action.name == LIST:
+            values = f"<{LISTING}>{_escape(listing.compact(body))}</{LISTING}>"
+        else:
+            values = "".join(_value(name, body) for name in _OUT[action.name])
     elif body and not re.search(r"envelope|response\b", body, re.IGNORECASE):
         raise _SoapFault(None)
     else:
@@ -213,10 +222,12 @@ class Igd:
         self._elsewhere = elsewhere  # the same service by another path, should it not be there
         self._requester = requester
         self._timeout = timeout
-        self._one_at_a_time = trio.Lock()
+        self._one_at_a_time = Turns()
         self._turns = 0  # operations under way or waiting
         self._idle = trio.Event()  # set, and another one made, when there are none
         self._device = device
+        lists = service.service_type.endswith("WANIPConnection:2")
+        self._checks = Checks(self.look, self._survey, lists=lists)
 
     @classmethod
     async def open(
@@ -242,6 +253,10 @@ class Igd:
         device = Device(internal_address, trust.read(location).host, lan, own)
         return cls(location, internal_address, made, elsewhere, requester, seconds, device)
 
+    def inherit(self, former: Mapping[Port, str]) -> None:
+        """Some ports lead to addresses that this host had before, and may be led here."""
+        self._device = replace(self._device, former=frozenset(former.items()))
+
     async def add(self, port: Port, *, lease: int) -> Outcome:
         """See `Gateway.add`."""
         return await self._run(partial(adding, port, lease))
@@ -253,7 +268,8 @@ class Igd:
     async def check(self, port: Port) -> Outcome:
         """See `Gateway.check`. The lease is what the router says is left of it; 0: it does not say,
         or it is for ever. Many say 0, or what is wrong (miniupnp's issues 222 and 466)."""
-        seen = await self.look(port)
+        with self._busy():
+            seen = await self._checks.see(port)
         if seen.kind is Kind.OURS:
             return Mapped(seen.lease)
         if seen.kind is Kind.OTHER:
@@ -266,6 +282,9 @@ class Igd:
     async def look(self, port: Port) -> Holder:
         """Whose a port is, by the router's table."""
         return await self._run(partial(looking, port))
+
+    async def _survey(self, ports: Sequence[Port]) -> listing.Survey:
+        return await self._run(partial(listing.surveying, ports))
 
     async def external_address(self) -> str | None:
         """See `Gateway.external_address`. Whatever the router calls it, if it is an address.
@@ -284,22 +303,29 @@ class Igd:
         address: object = None
         connection: object = None
         with trio.move_on_after(seconds):
-            async with self._turn():
-                address = await self._call("GetExternalIPAddress", {})
-                if status:
+            async with self.turn() as come:
+                if come:
+                    address = await self._call("GetExternalIPAddress", {})
+                if come and status:
                     connection = await self._call("GetStatusInfo", {})
         found = _text(address, "NewExternalIPAddress")
         connected = _text(connection, "NewConnectionStatus").lower() in ("connected", "up")
         return Condition(connected, _address(found))
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One operation at a time. The connection is given up when none is left: there are routers
-        that take a single one, and another session of this host wants it too."""
+    async def turn(self) -> AsyncIterator[bool]:
+        """See `Turns.turn`."""
+        with self._busy():
+            async with self._one_at_a_time.turn() as come:
+                yield come
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """The connection is given up when there is nothing left to do: there are routers that take
+        a single one, and another session of this host wants it too."""
         self._turns += 1
         try:
-            async with self._one_at_a_time:
-                yield
+            yield
         finally:
             self._turns -= 1
             if not self._turns:
@@ -313,31 +339,39 @@ class Igd:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        operation = None
-        with trio.move_on_after(self._timeout):
-            async with self._turn():
-                operation = begin(self._device)
-                try:
+        async with self.turn() as come:
+            operation = begin(self._device)
+            asked = come
+            try:
+                with trio.move_on_after(self._timeout) as limit:
                     step = next(operation)
-                    while True:
+                    while come:
                         step = operation.send(await self._ask(step))
-                except StopIteration as end:
-                    result, self._device = end.value
-                    return result  # type: ignore[no-any-return]
-        # No checkpoint from here on: nothing else is learned meanwhile.
-        asked = operation is not None
-        try:
-            if operation is None:
-                operation = begin(self._device)
-                next(operation)
-            while True:
-                operation.send(NoAnswer(_LATE, sent=asked))
-                asked = False
-        except StopIteration as end:
-            result, self._device = end.value
-            return result  # type: ignore[no-any-return]
+                if limit.cancelled_caught:
+                    self._one_at_a_time.fall_silent()
+                # No checkpoint from here on: nothing else is learned meanwhile.
+                while True:
+                    operation.send(NoAnswer(_LATE, sent=asked))
+                    asked = False
+            except StopIteration as end:
+                result, self._device = end.value
+                return result  # type: ignore[no-any-return]
+
+    async def _list(self, step: List) -> Answer:
+        arguments = {
+            "NewStartPort": str(step.first),
+            "NewEndPort": str(step.last),
+            "NewProtocol": step.protocol.value.upper(),
+            "NewManage": "0",  # this host's own alone, where the router makes a difference
+            "NewNumberOfPorts": str(listing.MOST),
+        }
+        with self._requester.longer(listing.LONGEST):
+            answer = await self._call(LIST, arguments)
+        return listing.listed(_text(answer, LISTING)) if isinstance(answer, Mapping) else answer
 
     async def _ask(self, step: Step) -> Answer:
+        if isinstance(step, List):
+            return await self._list(step)
         port = step.port
         key = {
             "NewRemoteHost": "",

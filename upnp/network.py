@@ -4,6 +4,10 @@ The kernel's routes are read in a worker thread: there may be very many.
 """
 
 import contextlib
+import fcntl
+import os
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -15,6 +19,8 @@ from natsup.upnp.procnet import Files
 from natsup.upnp.rtnetlink import EVERYTHING, HALVES, Kernel, Path
 
 _T = TypeVar("_T")
+_GET_FLAGS, _POINT_TO_POINT = 0x8913, 0x10  # SIOCGIFFLAGS, IFF_POINTOPOINT: netdevice(7)
+_REQUEST = struct.Struct("16sH22x")  # struct ifreq: the interface's name, its flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Route:
     interface: str
     gateway: str  # an IPv4 address, "" for a route without one
     metric: int
+    tunnel: bool = False  # its interface is a point-to-point link, as VPNs make them
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +57,8 @@ def choose(
 ) -> Route | NoGateway:
     """The default route to use: the kernel's own choice, or the one of ``interface``. Pure.
 
-    ``halves``: see `halved`. They are used by who asks for their interface alone: the router behind
-    a VPN is the VPN's, not the one at home.
+    ``halves``: see `halved`. They, and routes into tunnels, are used by who asks for their
+    interface alone: the router behind a VPN is the VPN's, not the one at home.
     """
     found = sorted(routes, key=lambda route: route.metric)
     paired = list(halves)
@@ -59,8 +66,12 @@ def choose(
         found = [route for route in found if route.interface == interface]
         found = found or [route for route in paired if route.interface == interface]
     usable = [route for route in found if route.gateway]
+    at_home = [route for route in usable if interface is not None or not route.tunnel]
+    if at_home:
+        return at_home[0]
     if usable:
-        return usable[0]
+        name = usable[0].interface
+        return NoGateway(f"the default route goes into a tunnel, {name}, {_vpn(name)}")
     where = f" by {interface}" if interface is not None else ""
     if found:
         return NoGateway(f"the default route{where} leads to no router")
@@ -68,10 +79,28 @@ def choose(
         name = paired[0].interface
         return NoGateway(
             f"there is no default route, only the two halves of one ({' and '.join(HALVES)}) by"
-            f" {name}, as a VPN makes them, and what is behind a VPN is not the router at home;"
-            f" name that one by --gateway URL, or ask the VPN's by --interface {name}"
+            f" {name}, {_vpn(name)}"
         )
     return NoGateway(f"there is no default route{where}")
+
+
+def _vpn(interface: str) -> str:
+    return (
+        "as a VPN makes them, and what is behind a VPN is not the router at home; name that one by"
+        f" --gateway URL, or ask the VPN's by --interface {interface}"
+    )
+
+
+def is_tunnel(interface: str) -> bool:
+    """Is an interface a point-to-point link (tun, WireGuard, ppp)? False if nobody knows."""
+    request = _REQUEST.pack(os.fsencode(interface), 0)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            answer = fcntl.ioctl(sock, _GET_FLAGS, request)
+    except OSError:
+        return False
+    flags: int = _REQUEST.unpack(answer)[1]
+    return bool(flags & _POINT_TO_POINT)
 
 
 def halved(paths: Iterable[Path]) -> list[Route]:
@@ -141,7 +170,10 @@ def _towards(host: str, interface: str | None) -> Network | NoGateway:
 def _default(kernel: Kernel | Files, interface: str | None) -> Network | NoGateway:
     paths = kernel.wide_routes()
     whole = [path for path in paths if path.destination == EVERYTHING]
-    routes = [Route(path.interface, path.gateway, path.metric) for path in whole]
+    routes = [
+        Route(path.interface, path.gateway, path.metric, is_tunnel(path.interface))
+        for path in whole
+    ]
     chosen = choose(routes, interface, halved(paths))
     if isinstance(chosen, NoGateway):
         return chosen

@@ -17,12 +17,14 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import h11
 import trio
 
 from natsup.upnp import trust
+from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
@@ -124,6 +126,15 @@ class Requester(UpnpRequester):
                 self.close()
         raise RequestFailed("the router did not answer in time", sent=sent)
 
+    @contextmanager
+    def longer(self, at_most: int) -> Iterator[None]:
+        """While the block lasts, answers may have so many bytes."""
+        before, self._at_most = self._at_most, at_most
+        try:
+            yield
+        finally:
+            self._at_most = before
+
     def _kept(self, url: trust.Url) -> bool:
         """Is there a connection? If not, everything but that is made ready for one."""
         if self._stream is not None and self._peer == (url.host, url.port) and self._fresh():
@@ -136,12 +147,12 @@ class Requester(UpnpRequester):
         """Raises OSError."""
         # trio's own sockets look at addresses as if they were names, which here takes as long as
         # the rest of the connecting.
-        sock = socket.socket()
+        sock = socket.socket(family(self._source))
         try:
             sock.setblocking(False)
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-            sock.bind((self._source, 0))
-            error = sock.connect_ex((url.host, url.port))
+            sock.bind(endpoint(self._source, 0))
+            error = sock.connect_ex(endpoint(url.host, url.port))
             if error == errno.EINPROGRESS:
                 await trio.lowlevel.wait_writable(sock)
                 error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h
@@ -16,6 +17,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seque
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, ...
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefixlen, flags, scope, index
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")  # struct ndmsg: family, ifindex, state, flags, type
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _NEXT_HOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, ifindex
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr: length, type
 _REQUEST, _DUMP = 0x1, 0x300
@@ -28,6 +30,9 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_MULTIPATH = 
 _RTA_TABLE = 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
+_IFLA_IFNAME = 3
+_NEW_LINK, _DELETE_LINK = 16, 17
+_RUNNING = 0x40  # IFF_RUNNING: it is up, and so is what it hangs on
 _KIND = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _TRIES = 5  # of a list that is changed while it is read
 
@@ -43,6 +48,15 @@ def avoid() -> None:
     """Let nobody use netlink in this process: a sandbox kills whoever does."""
     global _avoided
     _avoided = True
+
+
+def opened() -> socket.socket:
+    """A socket of rtnetlink's. Raises OSError."""
+    if _avoided:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    return socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +79,19 @@ class Address:
     prefix: int
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The kernel tells of a link. ``running``: it is usable, cable or air included."""
+
+    name: str
+    running: bool
+
+
 class Kernel:
     """Asks the kernel of this network namespace. Every method may raise OSError."""
 
     def __init__(self) -> None:
-        if _avoided:
-            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
+        self._socket = opened()
 
     def __enter__(self) -> "Kernel":
         return self
@@ -161,6 +179,20 @@ class Kernel:
                 data = data[(max(length, _HEADER.size) + 3) & ~3 :]
             if flags != _DUMP:
                 return found, whole
+
+
+def told(data: bytes) -> Iterator[Link | None]:
+    """What one datagram tells unasked: of links; None for each address or route."""
+    while len(data) >= _HEADER.size:
+        length, kind, *_ = _HEADER.unpack_from(data)
+        body = data[_HEADER.size : length]
+        if kind not in (_NEW_LINK, _DELETE_LINK):
+            yield None
+        elif len(body) >= _LINK.size:
+            flags = _LINK.unpack_from(body)[3]
+            name = _attributes(body[_LINK.size :]).get(_IFLA_IFNAME, b"").rstrip(b"\0")
+            yield Link(os.fsdecode(name), kind == _NEW_LINK and bool(flags & _RUNNING))
+        data = data[(max(length, _HEADER.size) + 3) & ~3 :]
 
 
 def _attributes(data: bytes) -> Attributes:

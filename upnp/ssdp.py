@@ -22,6 +22,7 @@ TARGETS = (
     "urn:schemas-upnp-org:service:WANPPPConnection:1",
     "upnp:rootdevice",
 )
+ROUTER = ":device:InternetGatewayDevice:"  # in the names of both versions and of the DSL Forum
 _LONGEST = 8192
 
 

@@ -19,16 +19,19 @@ class Refused(ValueError):
 class Url:
     """An http URL that has been checked."""
 
-    host: str  # an IPv4 address
+    host: str  # an IPv4 address; for pinholes an IPv6 one, perhaps with its interface
     port: int
     target: str  # path and query, from "/" on
 
     def __str__(self) -> str:
-        return f"http://{self.netloc}{self.target}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}{self.target}"
 
     @property
     def netloc(self) -> str:
-        return f"{self.host}:{self.port}"
+        """As the router is to read it, to whom our interfaces mean nothing (RFC 6874)."""
+        host = self.host.partition("%")[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 _LONGEST = 1000  # it stands in what `natsup status` shows

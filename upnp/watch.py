@@ -35,7 +35,6 @@ _MOST_VOICES = 16
 _TRUSTED = 1800.0  # seconds after which what was heard is to be heard again (section 1.2.2)
 _REOPEN = 60.0  # seconds until it is tried again to hear the router
 _SETTLING = 1.0  # seconds: a router tells the same of each of its devices and services
-_ROUTER = ":device:InternetGatewayDevice:"  # in the names of both versions and of the DSL Forum
 
 
 class Watch:
@@ -110,7 +109,7 @@ class Watch:
 
     def hear_unasked(self, said: Notification, now: float) -> None:
         """The router has told this. If it numbers its starts it need not be asked any more."""
-        if _ROUTER in said.target and said.bootid is not None:
+        if ssdp.ROUTER in said.target and said.bootid is not None:
             self._heard_until = now + _TRUSTED
             if self._answered:
                 self.ask_at = max(self.ask_at, self._heard_until)
@@ -128,7 +127,7 @@ class Watch:
     def _compare_unasked(self, said: Notification) -> str | None:
         """What is new in it, if that is a sign. What a router tells of other things that it is (a
         media server, say) is passed over: they start on their own."""
-        if _ROUTER not in said.target:
+        if ssdp.ROUTER not in said.target:
             return None
         before = self._said.get(said.target) or self._answer_of(said)
         if said.target not in self._said and len(self._said) >= _MOST_VOICES:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import calls, footprint, router
+from tests.bench import calls, crowds, footprint, router
 
 FIGURES = {
     "passed": calls.passed_bind,
@@ -22,6 +22,8 @@ FIGURES = {
     "first": router.first_bind,
     "memory": footprint.memory,
     "idle": footprint.idle,
+    "ledger": crowds.ledger,
+    "crowd": crowds.crowd,
 }
 
 

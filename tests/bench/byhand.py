@@ -1,6 +1,6 @@
 """Sends a router requests word for word and times them.
 
-    python byhand.py HOST PORT ready|fresh
+    python byhand.py HOST PORT ready|fresh|kept
 
 Reads lines, each a JSON list of requests, and prints seconds for each line, up to the last byte of
 the last answer.
@@ -8,6 +8,7 @@ the last answer.
 miniupnpd closes every connection after one answer. So that each request finds a connection which
 is there already, as on one that is kept, there is one for each, made before the clock starts:
 that is "ready". "fresh" makes one for each as it goes, like everybody who speaks to this router.
+"kept" sends all of them over one, where the router keeps it.
 """
 
 import json
@@ -38,8 +39,14 @@ def main() -> None:
     address = (sys.argv[1], int(sys.argv[2]))
     for line in sys.stdin:
         requests = [request.encode() for request in json.loads(line)]
-        made = [socket.create_connection(address) for _ in requests if sys.argv[3] == "ready"]
+        ready = {"ready": len(requests), "fresh": 0, "kept": 1}[sys.argv[3]]
+        made = [socket.create_connection(address) for _ in range(ready)]
         start = time.perf_counter()
+        if sys.argv[3] == "kept":
+            with made.pop() as sock:
+                for request in requests:
+                    exchange(sock, request)
+            requests = []
         for request in requests:
             with made.pop() if made else socket.create_connection(address) as sock:
                 exchange(sock, request)

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from natsup.state.journal import sessions
@@ -19,7 +20,7 @@ from tests.lab.lab import ROUTER, ROUTER_PORT, Lab
 from tests.lab.overheard import Overheard
 from tests.lab.program import Program
 
-_OVERHEARD = "17321"  # no other number in a request looks like this
+OVERHEARD = "17321"  # no other number in a request looks like this
 _LIBRARIES = "import trio, async_upnp_client.client, async_upnp_client.client_factory"
 _ELAPSED = "; import os, time; print(time.monotonic_ns() - int(os.environ['BENCH_STARTED']))"
 
@@ -40,13 +41,14 @@ class ByHand:
 
     def map(self, number: int) -> float:
         """Map a port as it was overheard of another, and remove it; seconds for the first."""
-        took = self._send(self._adding, number)
-        self._send(self._removing, number)
+        took = self.send(self._adding, [number])
+        self.send(self._removing, [number])
         self._lab.wait_for(lambda: self._lab.table() == {})
         return took
 
-    def _send(self, requests: list[str], number: int) -> float:
-        ours = [request.replace(_OVERHEARD, str(number)) for request in requests]
+    def send(self, requests: list[str], numbers: Iterable[int]) -> float:
+        """Send the same for each of some ports; seconds for all."""
+        ours = [one.replace(OVERHEARD, str(number)) for number in numbers for one in requests]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(ours) + "\n")
@@ -54,7 +56,7 @@ class ByHand:
         return float(self._process.stdout.readline())
 
 
-def _heard(lab: Lab, overheard: Overheard, last: str) -> list[str]:
+def heard(lab: Lab, overheard: Overheard, last: str) -> list[str]:
     """The requests up to the one of this action, without those that no port needs."""
 
     def found() -> list[str]:
@@ -80,11 +82,11 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
         program = Program(lab, folder)
         program.bind("s", 17320)  # the first one waits for the search
         overheard = Overheard(lab, folder)
-        program.bind("s", int(_OVERHEARD))
-        adding = _heard(lab, overheard, "AddPortMapping")
+        program.bind("s", int(OVERHEARD))
+        adding = heard(lab, overheard, "AddPortMapping")
         program.do("s.close()")
         lab.wait_for(lambda: not _state(program.state))
-        removing = [r for r in overheard.requests() if "#Delete" in r and _OVERHEARD in r]
+        removing = [r for r in overheard.requests() if "#Delete" in r and OVERHEARD in r]
         ready = ByHand(lab, adding, removing, "ready")
         fresh = ByHand(lab, adding, removing, "fresh")
         numbers = iter(range(20000, 30000))
@@ -111,11 +113,11 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
                 "the same with a connection for each request": lambda: fresh.map(next(numbers)),
             },
         )
-    show(f"A bind() that is mapped, {_names(adding)}", times, "ms", 1e3)
+    show(f"A bind() that is mapped, {names(adding)}", times, "ms", 1e3)
     return limit("natsup / router", times["natsup"] / times["the router alone"], 1.25)
 
 
-def _names(requests: list[str]) -> str:
+def names(requests: list[str]) -> str:
     """For people: which requests these are."""
     return ", ".join(
         request.split("#")[1].split('"')[0] if "#" in request else request.split(" HTTP")[0]
@@ -151,7 +153,7 @@ def first_bind(folder: Path, rounds: int) -> bool:
 
         natsup(17320)  # from here on the router is known
         overheard = Overheard(lab, folder)
-        natsup(int(_OVERHEARD))
+        natsup(int(OVERHEARD))
         requests = overheard.requests()
         end = next(n for n, request in enumerate(requests) if "#AddPortMapping" in request) + 1
         adding = requests[:end]
@@ -167,6 +169,6 @@ def first_bind(folder: Path, rounds: int) -> bool:
                 "the router alone": lambda: ready.map(next(numbers)),
             },
         )
-    show(f"A first bind() right after the start, {_names(adding)}", times, "ms", 1e3)
+    show(f"A first bind() right after the start, {names(adding)}", times, "ms", 1e3)
     parts = times["imports of trio and async-upnp-client"] + times["the router alone"]
     return limit("natsup / (imports + router)", times["natsup"] / parts, 1.5)

@@ -88,8 +88,9 @@ def sides(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Side]]:
     """These sides, each in a lab of its own, for as long as the `with` block lasts."""
     with contextlib.ExitStack() as stack:
         made = {}
-        for name in names:
-            own = folder / name.replace(" ", "-")
+        for number, name in enumerate(names):
+            # Short, and of one length on each side: the path of a Unix socket has 107 bytes.
+            own = folder / str(number)
             own.mkdir()
             lab = stack.enter_context(Lab(own))
             # Connections to nowhere time out. That there is no route the router would say now and

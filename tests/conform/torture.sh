@@ -97,12 +97,14 @@ say 'a pipeline is one group' "$(jobs_of '
     group=$(ps -o pgid= -p $last | tr -d " ")
     until [ "$(ps -e -o pgid= -o comm= | grep -c "^ *$group sleep")" = 3 ]; do :; done
     kill %1; wait $last; echo $?')"
+# What bash says of its jobs, and when, is a matter of which signal it takes first.
 say 'stopped and continued' "$(jobs_of '
+    exec 2>/dev/null
     sleep 60 & kill -STOP $!
     until [ "$(ps -o state= -p $!)" = T ]; do :; done; echo T
     kill -CONT $!
     until [ "$(ps -o state= -p $!)" = S ]; do :; done; echo S
-    kill $!; while kill -0 $!; do wait $!; done 2>/dev/null')"
+    kill $!; while kill -0 $!; do wait $!; done')"
 say 'brought to the front' "$(jobs_of '
     (ps -o tpgid=,pgid= -p $$ | { read a b; [ $a != $b ] && echo behind; }; sleep 0.2; exit 5) &
     fg >/dev/null; echo $?')"

@@ -26,6 +26,7 @@ async def do(gateway: Gateway, nursery: trio.Nursery, command: dict[str, Any]) -
         gateway.table.entries.clear()
     if command.get("forget"):
         gateway.log.clear()
+        gateway.searches.clear()
     if command.get("stop"):
         gateway.stop()
     if "start" in command:
@@ -45,8 +46,9 @@ async def main(address: str, port: int) -> None:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     await do(gateway, nursery, json.loads(line))
-                    said = {"asked": gateway.asked, "ports": ports(gateway)}
-                    print(json.dumps(said | {"table": gateway.holders}), flush=True)
+                    said: dict[str, Any] = {"asked": gateway.asked, "ports": ports(gateway)}
+                    said |= {"table": gateway.holders, "searches": gateway.searches}
+                    print(json.dumps(said), flush=True)
         nursery.cancel_scope.cancel()
 
 

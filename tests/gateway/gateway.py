@@ -1,4 +1,5 @@
-"""A fake gateway: SSDP, description and SOAP in one process, with a table and every quirk.
+"""A fake gateway: UPnP (SSDP, description, SOAP), NAT-PMP and PCP in one process, with one table
+for all of them, and every quirk.
 
 It notes whatever it was asked. `running` has it in the test's own process, on loopback, where each
 process of tests has a network of its own; ``python -m tests.gateway`` on an address of its own.
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from tests.gateway import air, soap, wire
+from tests.gateway import air, firewall, pmp, soap, wire
 from tests.gateway.quirks import Quirks
 from tests.gateway.table import Refused, Table
 
@@ -26,6 +27,7 @@ _SHORT = {
     "GetSpecificPortMappingEntry": "look",
     "AddPortMapping": "add",
     "DeletePortMapping": "delete",
+    "GetListOfPortMappings": "list",
 }
 
 
@@ -38,9 +40,11 @@ class Request:
     values: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """As tests name it: ``look``, ``add 3600``, ``delete``, ``GET /d.xml``."""
+        """As tests name it: ``look``, ``add 3600``, ``GET /d.xml``, ``pcp map 3600``."""
         if self.action == "GET":
             return f"GET {self.path}"
+        if self.path in (pmp.NATPMP, pmp.PCP):
+            return self.action
         short = _SHORT.get(self.action, self.action)
         return f"add {self.values['NewLeaseDuration']}" if short == "add" else short
 
@@ -48,10 +52,15 @@ class Request:
 class Gateway:
     """``documents``: by path, what is read there; bytes are sent as they are."""
 
-    def __init__(self, address: str = ROUTER, quirks: Quirks | None = None) -> None:
+    def __init__(
+        self, address: str = ROUTER, quirks: Quirks | None = None, *, ipv6: str | None = None
+    ) -> None:
         self.address = address
+        self.ipv6 = ipv6  # another one of its own
         self.quirks = quirks or Quirks()
         self.table = Table(self.quirks)
+        self.pmp = pmp.Pmp(self.table, self.quirks)
+        self.firewall = firewall.Firewall()
         self.documents: dict[str, str | bytes] = {
             "/d.xml": (DESCRIPTIONS / "plain.xml").read_text()
         }
@@ -86,17 +95,64 @@ class Gateway:
         """Until it is cancelled, or `stop`. Raises OSError if the address is not this host's."""
         (listener,) = await trio.open_tcp_listeners(port, host=self.address)
         self.port = listener.socket.getsockname()[1]
+        self.pmp.start(trio.current_time())
         self._scope = trio.CancelScope()
         with self._scope:
             async with trio.open_nursery() as nursery:
+                if {pmp.NATPMP, pmp.PCP} & set(self.quirks.speaks):
+                    await nursery.start(self._answer_pmp)
                 for host in (self.address, air.GROUP):
                     await nursery.start(self._answer_searches, host, nursery)
-                nursery.start_soon(trio.serve_listeners, self._serve, [listener])
+                listeners = [listener]
+                if self.ipv6 is not None:
+                    listeners += await trio.open_tcp_listeners(self.port, host=self.ipv6)
+                nursery.start_soon(trio.serve_listeners, self._serve, listeners)
                 task_status.started()
 
     def stop(self) -> None:
         """As by a power cut; `serve` may be started again."""
         self._scope.cancel()
+
+    # --- NAT-PMP and PCP ---
+
+    async def _answer_pmp(
+        self, task_status: "trio.TaskStatus[None]" = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+            await sock.bind((self.address, pmp.PORT))
+            self._air["pmp"] = sock
+            task_status.started()
+            while True:
+                data, peer = await sock.recvfrom(2048)
+                self._note(data, peer[0])
+                for sender, said in self.pmp.datagrams(data, peer[0], trio.current_time()):
+                    if not sender:
+                        await sock.sendto(said, peer)
+                        continue
+                    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as other:
+                        await other.bind((IMPOSTOR if sender == "stranger" else self.address, 0))
+                        await other.sendto(said, peer)
+
+    def _note(self, data: bytes, peer: str) -> None:
+        asked = pmp.read(data)
+        if asked is None:
+            self.log.append(Request(peer, pmp.PCP, data, "what cannot be read"))
+            return
+        action, values = f"{asked.by} {asked.kind}", {}
+        if asked.kind == "map":
+            action += f" {asked.lifetime}"
+        if asked.key[1]:
+            values = {"NewProtocol": asked.key[0], "NewExternalPort": str(asked.key[1])}
+        self.log.append(Request(peer, asked.by, data, action, values))
+
+    async def announce(self, sender: str | None = None) -> None:
+        """Say to all hosts that it was restarted, or have somebody else say so."""
+        said = self.pmp.answer(bytes(2), self.address, trio.current_time())
+        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+            await sock.bind((sender or self.address, 0))
+            own = trio.socket.inet_aton(self.address)
+            sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
+            await sock.sendto(said or b"", pmp.ALL)
 
     # --- SSDP ---
 
@@ -113,7 +169,7 @@ class Gateway:
             while True:
                 data, peer = await sock.recvfrom(8192)
                 wanted = air.target(data)
-                if wanted is None or not self._hears(host):
+                if wanted is None or not self._hears(host) or "upnp" not in self.quirks.speaks:
                     continue
                 self.searches.append((peer[0], wanted))
                 said = air.answer(wanted, location=self.url, quirks=self.quirks)
@@ -203,6 +259,11 @@ class Gateway:
                 raise Refused(401)
             if quirks.exact_service is not None and service != quirks.exact_service:
                 raise Refused(401)
+            if service == firewall.SERVICE:
+                values = self.firewall.act(
+                    action, request.values, peer=request.peer, now=trio.current_time()
+                )
+                return soap.success(service, action, values, quirks)
             values = self.table.act(
                 action,
                 request.values,

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field, fields
 
 @dataclass
 class Quirks:
+    # Of "upnp", "natpmp" and "pcp". Whether it listens to the last two at all is settled when it
+    # starts.
+    speaks: tuple[str, ...] = ("upnp",)
+
     # --- the table ---
 
     # Action → the code that it is always refused with. Text is sent as it is.
@@ -20,6 +24,7 @@ class Quirks:
     trusts: str | None = None  # maps to this address only, whoever asks; None: to the one that asks
     untrusted: int = 606  # what is said to all others
     overwrites: bool = False  # lets any host take any port
+    lets_remove: bool = False  # lets any host remove any mapping
     one_internal_port: bool = False  # a mapping is not led to another internal port: a conflict
     refuses_renewal: int | None = None  # the code that a second AddPortMapping gets
     forgets: bool = False  # says that it has added, and has not
@@ -33,6 +38,11 @@ class Quirks:
     not_permitted: int = 718  # what is said of the others
     capitals: bool = False  # protocols in small letters are refused
     wan_down: bool = False
+    # GetListOfPortMappings, newest first; see LISTS in tests.gateway.soap. None: it has none.
+    lists: str | None = None
+    list_most: int = 5000  # entries in it, whatever is asked for
+    list_hides: tuple[int, ...] = ()  # ports that it does not show
+    list_nothing: int | None = 730  # what is said where there is none; None: an empty list
 
     # --- leases ---
 
@@ -81,6 +91,27 @@ class Quirks:
     search_late: float = 0.0  # seconds
     bootid: int | None = 1
     targets: tuple[str, ...] | None = None  # all that it answers to; None: what it is
+
+    # --- NAT-PMP and PCP ---
+
+    pmp_refuses: int = 0  # the result of every request to map
+    pmp_refuses_removal: int = 0
+    pmp_off: int = 0  # the result of every request, whatever it is
+    pmp_other_port: bool = False  # never gives the port that is asked for
+    pmp_lifetime: int | None = None  # granted, whatever was asked for
+    pmp_epoch: int = 0  # seconds that its clock tells when it starts
+    pmp_pace: float = 1.0  # of its clock
+    pmp_keeps_clock: bool = False  # it goes on through a restart
+    pmp_downgrade: int = 8  # bytes of "only NAT-PMP is spoken here"
+    pmp_loses: int = 0  # so many requests, on their way to it; counted down
+    pmp_mute: tuple[str, ...] = ()  # of "query", "map", "unmap": carried out, and not answered
+    pmp_times: int = 1  # how often each answer is sent
+    pmp_before: tuple[str, ...] = ()  # sent before each answer: see FORGERIES in tests.gateway.pmp
+    pcp_heeds_option: bool = True  # PREFER_FAILURE
+    pcp_knows_option: bool = True
+    pcp_checks_nonce: bool = True  # of what is renewed; that of what is removed always
+    pcp_error_lifetime: int = 30  # seconds
+    pcp_absent: int = 0  # the result of removing what is not there
 
 
 NAMES = frozenset(one.name for one in fields(Quirks))

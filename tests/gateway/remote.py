@@ -58,11 +58,13 @@ _SPEAKER = """
 import json, sys
 import trio
 from natsup.state.model import Port, Protocol
-from natsup.upnp.discovery import find_gateway, network_of
+from natsup.upnp.choosing import Speakers, find
+from natsup.upnp.discovery import network_of
 
 async def main():
     network = await network_of(interface=None, url=None)
-    igd = await find_gateway(network, seconds=5)
+    secret = network.address.encode()
+    igd = await find(network, Speakers(lambda: secret), protocols=sys.argv[1:], seconds=5)
     print(json.dumps(igd.internal_address), flush=True)
     while line := await trio.to_thread.run_sync(sys.stdin.readline):
         verb, *words = json.loads(line)
@@ -70,6 +72,21 @@ async def main():
                 (part.split("/") for part in words[:1])]
         if verb == "add":
             said = await igd.add(*port, lease=int(words[1]))
+        elif verb == "compare":
+            asked, said = [], set()
+            genuine = igd._call
+            async def call(name, arguments):
+                asked.append(name)
+                return await genuine(name, arguments)
+            igd._call = call
+            async def check(word):
+                protocol, number = word.split("/")
+                said.add(str(await igd.check(Port(Protocol(protocol), int(number)))))
+            async with trio.open_nursery() as nursery:
+                for word in words:
+                    nursery.start_soon(check, word)
+            igd._call = genuine
+            said = f"{', '.join(sorted(said))} ({len(asked)} x {', '.join(sorted(set(asked)))})"
         elif verb == "look":
             said = (await igd.look(*port)).kind.value
         else:
@@ -83,10 +100,10 @@ trio.run(main)
 class Speaker:
     """natsup's client on a host of the lab, which has found the router by itself."""
 
-    def __init__(self, lab: Lab, host: str) -> None:
+    def __init__(self, lab: Lab, host: str, protocol: str = "upnp") -> None:
         self._process = lab.popen(
             host,
-            [sys.executable, "-c", _SPEAKER],
+            [sys.executable, "-c", _SPEAKER, protocol],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -98,7 +115,8 @@ class Speaker:
         return str(json.loads(self._process.stdout.readline()))
 
     def __call__(self, verb: str, *words: object) -> str:
-        """``add tcp/7000 600``, ``look``, ``check``, ``remove``, ``external_address``."""
+        """``add tcp/7000 600``, ``look``, ``check``, ``remove``, ``external_address``; ``compare``
+        checks many ports at once, and tells by what."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([verb, *words]) + "\n")
         self._process.stdin.flush()

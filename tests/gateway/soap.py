@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 
 from tests.gateway.quirks import Quirks
 
@@ -49,12 +50,22 @@ SUCCESSES = {
 }
 
 
+# How the document with a list stands in its answer
+LISTS: dict[str, Callable[[str], str]] = {
+    "cdata": lambda text: f"<![CDATA[{text}]]>",
+    "escaped": html.escape,
+    "bare": lambda text: text,
+    "empty": lambda text: "",
+    "html": lambda text: html.escape(LOGIN),
+}
+
+
 def read(head: bytes, body: str) -> tuple[str, str, dict[str, str]]:
     """The service, the action, and its arguments; "" where the header names none."""
     named = re.search(rb"^soapaction: *\"?([^\"#\r\n]*)#(\w+)", head, re.IGNORECASE | re.MULTILINE)
     if named is None:
         return "", "", {}
-    found = re.findall(r"<(New\w+)(?:\s[^>]*)?>([^<]*)</", body)
+    found = re.findall(r"<(\w+)(?:\s[^>]*)?>([^<]*)</", body)
     values = {name: html.unescape(value) for name, value in found}
     return named[1].decode(), named[2].decode(), values
 
@@ -66,6 +77,8 @@ def exact(head: bytes) -> bool:
 
 def success(service: str, action: str, values: dict[str, str], quirks: Quirks) -> tuple[int, str]:
     """Status and body."""
+    if "NewPortListing" in values and quirks.lists is not None:
+        values = {"NewPortListing": LISTS[quirks.lists](values["NewPortListing"])}
     inside = "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
     plain = _envelope(f'<u:{action}Response xmlns:u="{service}">{inside}</u:{action}Response>')
     written = None if values else SUCCESSES[quirks.success_form]

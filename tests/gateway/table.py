@@ -19,6 +19,8 @@ class Entry:
     internal_port: str
     name: str = "a mapping"
     ends: float | None = None  # None: never
+    by: str = "upnp"  # or "natpmp", "pcp": the protocol that it was made by
+    nonce: bytes = b""  # PCP's proof of whose it is
 
 
 Key = tuple[str, int]  # ("TCP", 6881)
@@ -47,7 +49,7 @@ class Table:
             key = _key(values)
             if key not in self.entries:
                 raise Refused(quirks.absent)
-            if self.entries[key].client != peer:
+            if self.entries[key].client != peer and not self.quirks.lets_remove:
                 raise Refused(606)
             del self.entries[key]
             return {}
@@ -61,6 +63,8 @@ class Table:
             if not index.isdigit() or int(index) >= len(self.entries):
                 raise Refused(713)
             return self._shown(list(self.entries)[int(index)], now, whole=True)
+        if action == "GetListOfPortMappings" and quirks.lists is not None:
+            return {"NewPortListing": self._listed(values, now)}
         if action == "GetExternalIPAddress":
             return {"NewExternalIPAddress": quirks.externals.get(path, quirks.external)}
         if action == "GetStatusInfo":
@@ -122,6 +126,31 @@ class Table:
             "NewPortMappingDescription": entry.name,
             "NewLeaseDuration": str(lease),
         }
+
+    def _listed(self, values: Values, now: float) -> str:
+        """The entries in a document, as it would be without the answer about it."""
+        quirks = self.quirks
+        first, last = int(values["NewStartPort"]), int(values["NewEndPort"])
+        most = min(int(values["NewNumberOfPorts"]) or quirks.list_most, quirks.list_most)
+        keys = [
+            key
+            for key in reversed(self.entries)
+            if key[0] == values["NewProtocol"] and first <= key[1] <= last
+            if key[1] not in quirks.list_hides
+        ][:most]
+        if not keys and quirks.list_nothing is not None:
+            raise Refused(quirks.list_nothing)
+        text = ""
+        for key in keys:
+            shown = self._shown(key, now, whole=True)
+            shown["NewDescription"] = shown.pop("NewPortMappingDescription")
+            shown["NewLeaseTime"] = shown.pop("NewLeaseDuration")
+            fields = "".join(f"<p:{name}>{value}</p:{name}>" for name, value in shown.items())
+            text += f"<p:PortMappingEntry>{fields}</p:PortMappingEntry>"
+        return (
+            '<p:PortMappingList xmlns:p="urn:schemas-upnp-org:gw:WANIPConnection">'
+            f"{text}</p:PortMappingList>"
+        )
 
     def expire(self, now: float) -> None:
         over = [k for k, e in self.entries.items() if e.ends is not None and e.ends <= now]

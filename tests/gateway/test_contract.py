@@ -25,6 +25,7 @@ class Home:
     one: Speaker
     other: Speaker
     url: str
+    lists: bool  # is it of version 2?
 
     def upnpc(self, *words: str) -> str:
         done = self.lab.run("lan1", ["upnpc", "-m", "eth0", "-u", self.url, *words])
@@ -42,7 +43,9 @@ def home(
         elif request.param == "natsup gateway":
             replace_router(lab, SMALL_GATEWAY)
             url = url.replace("rootDesc", "description")
-        yield Home(lab, Speaker(lab, "lan1"), Speaker(lab, "lan2"), url)
+        yield Home(
+            lab, Speaker(lab, "lan1"), Speaker(lab, "lan2"), url, request.param == "miniupnpd"
+        )
 
 
 @pytest.fixture(params=["tcp", "udp"])
@@ -111,6 +114,25 @@ def test_it_refuses_what_another_host_holds_by_itself(home: Home) -> None:
     assert "failed with code 718" in said
     assert home.other("check", f"tcp/{number}") == "mapped"
     assert home.other("remove", f"tcp/{number}") == "gone"
+
+
+def test_many_are_compared_by_its_lists_if_it_has_any(home: Home) -> None:
+    """And what is not in there, or is another host's, is looked up."""
+    ports = [f"tcp/{next(_numbers)}" for _ in range(10)]
+    for port in ports:
+        assert home.one("add", port, 600) == "mapped"
+    by = "1 x GetListOfPortMappings" if home.lists else "10 x GetSpecificPortMappingEntry"
+    assert home.one("compare", *ports) == f"mapped ({by})"
+    assert home.one("remove", ports[0]) == "gone"
+    assert home.one("remove", ports[1]) == "gone"
+    assert home.other("add", ports[1], 600) == "mapped"
+    said = home.one("compare", *ports)
+    assert said.startswith(f"held by {LAN2}, mapped, the router did not keep the mapping")
+    if home.lists:
+        assert said.endswith("(3 x GetListOfPortMappings, GetSpecificPortMappingEntry)")
+    assert home.other("remove", ports[1]) == "gone"
+    for port in ports[2:]:
+        assert home.one("remove", port) == "gone"
 
 
 def test_the_external_address(home: Home) -> None:

@@ -7,33 +7,31 @@ networks, 46-60 descriptions and HTTP, 61-73 the search and the choice, 74-93 NA
 import re
 from pathlib import Path
 
-from tests.gateway.test_scenarios import ROWS
+from tests.gateway import test_scenarios, test_scenarios_pmp
 
 TESTS = Path(__file__).parents[1]
 
 # Those that tests of other folders play: number → file, and the name of the test
 ELSEWHERE = {
     38: ("upnp/test_watch.py", "test_a_goodbye_is_heard"),
-    41: ("lab/test_exec.py", "test_without_a_router_a_bind_goes_on"),
+    41: ("lab/test_network_changes.py", "test_41_a_router_that_appears_late"),
+    42: (
+        "lab/test_network_changes.py",
+        "test_42_another_address_in_place_of_the_old_one",
+    ),
     73: ("upnp/test_watch.py", "test_signs_are_apart_whatever_is_said"),
 }
 
 # Played, but for a part
-PARTLY = {
-    36: "one host asks one after the other; several hosts are not spread by chance yet",
-    43: "natsup doctor warns of an external address that is private; a session does not",
-}
+PARTLY: dict[int, str] = {}
 
-NOT_YET = {
-    42: "a new address of this host: natsup does not watch its own addresses yet",
-    72: "no UPnP but NAT-PMP",
-    **dict.fromkeys(range(74, 94), "NAT-PMP and PCP, which natsup does not speak yet"),
-}
+NOT_YET: dict[int, str] = {}
 
 
 def played() -> set[int]:
     """By the names of the tests in this folder, and the rows."""
-    numbers = {row.number for row in ROWS}
+    numbers = {row.number for row in test_scenarios.ROWS}
+    numbers |= {row.number for row in test_scenarios_pmp.ROWS}
     for file in Path(__file__).parent.glob("test_*.py"):
         for name in re.findall(r"def test_((?:\d+_(?:and_)?)+)", file.read_text()):
             numbers |= {int(number) for number in re.findall(r"\d+", name)}

@@ -12,11 +12,11 @@ import trio
 from trio.testing import MockClock
 
 from natsup.state.model import Mapped, Outcome, Port, Protocol
-from natsup.upnp import trust
 from natsup.upnp.discovery import find_gateway
 from natsup.upnp.igd import Igd
 from natsup.upnp.network import Network, NoGateway
 from tests.gateway.gateway import DESCRIPTIONS, HERE, IMPOSTOR, ROUTER, Gateway, running
+from tests.gateway.house import trust_loopback
 from tests.gateway.quirks import Quirks
 
 NETWORK = Network("lo", ROUTER, HERE)
@@ -26,16 +26,7 @@ PLAIN = (DESCRIPTIONS / "plain.xml").read_text()
 
 @pytest.fixture(autouse=True)
 def _on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused elsewhere because it is this host."""
-    genuine = trust.location
-
-    def location(text: str, *, sender: str, own: str) -> trust.Url:
-        url = trust.read(text)
-        if url.host in (ROUTER, IMPOSTOR) and url.host == sender:
-            return url
-        return genuine(text, sender=sender, own=own)
-
-    monkeypatch.setattr(trust, "location", location)
+    trust_loopback(monkeypatch)
 
 
 @asynccontextmanager
@@ -242,7 +233,7 @@ async def test_62_an_answer_with_two_locations_says_nothing(autojump_clock: Mock
         "http://[::1]:{port}/d.xml",
         "https://{router}/d.xml",
         "http://router.local:{port}/d.xml",
-        f"http://{ROUTER}:0/d.xml",
+        "http://{host}:0/d.xml",
         "http://user@{router}/d.xml",
         "file:///etc/passwd",
         "http://0.0.0.0:{port}/d.xml",
@@ -254,7 +245,7 @@ async def test_63_a_location_that_is_not_the_router_s_is_not_followed(
     async with searched(autojump_clock) as gateway, running(address=IMPOSTOR) as impostor:
         impostor.quirks.multicast = False
         hosts = {"impostor": f"{IMPOSTOR}:{impostor.port}", "router": f"{ROUTER}:{gateway.port}"}
-        gateway.quirks.location = location.format(port=gateway.port, **hosts)
+        gateway.quirks.location = location.format(host=ROUTER, port=gateway.port, **hosts)
         assert "does not answer" in str(await added())
         assert (gateway.connections, impostor.connections) == (0, 0)
 

@@ -3,16 +3,17 @@ is told."""
 
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import IPv4Address
 from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
 
-from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Unknown
+from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Unknown
 from natsup.upnp import adding, ssdp, trust
 from natsup.upnp.choosing import Speakers
 from natsup.upnp.discovery import find_gateway
@@ -21,10 +22,11 @@ from natsup.upnp.igd import Igd
 from natsup.upnp.network import Network
 from natsup.upnp.pmp import gateway as pmp_gateway
 from natsup.upnp.pmp import natpmp, pcp
-from natsup.upnp.pmp.answers import Unmap
-from natsup.upnp.pmp.gateway import PmpGateway, speak
+from natsup.upnp.pmp.gateway import PmpGateway
 from natsup.upnp.watch import Watch
-from tests.pmp import fake as pmp_fake
+from tests.gateway import gateway, pmp
+from tests.gateway.house import open_pmp
+from tests.gateway.quirks import Quirks
 from tests.upnp import fake
 from tests.upnp.fake import HERE, OTHER, ROUTER, Entry
 
@@ -140,18 +142,32 @@ async def test_7_a_name_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> Non
         assert asked == []
 
 
+Lies = Callable[[bytes], list[tuple[str, bytes]]]
+
+
+class Liar(pmp.Pmp):
+    """Carries out what it is asked; ``lies`` makes what is sent of the answer, and by whom: "" by
+    itself, "port" by another port of its own, "stranger" by another host."""
+
+    def __init__(self, router: gateway.Gateway, lies: Lies | None) -> None:
+        super().__init__(router.table, router.quirks)
+        self._lies = lies
+        self.start(trio.current_time())
+
+    def datagrams(self, data: bytes, peer: str, now: float) -> list[tuple[str, bytes]]:
+        answer = self.answer(data, peer, now)
+        assert answer is not None
+        return [("", answer)] if self._lies is None else self._lies(answer)
+
+
 @asynccontextmanager
-async def pmp(protocol: str) -> AsyncIterator[tuple[pmp_fake.Router, PmpGateway]]:
-    async with pmp_fake.running() as router:
-        made = speak(
-            protocol,
-            pmp_fake.ROUTER,
-            pmp_fake.HERE,
-            secret=lambda: b"s" * 32,
-            port=router.port,
-            interface="lo",
-        )
-        yield router, made
+async def lying(
+    protocol: str, lies: Lies | None = None
+) -> AsyncIterator[tuple[gateway.Gateway, PmpGateway]]:
+    quirks = Quirks(speaks=("natpmp", "pcp"), pmp_epoch=1000)
+    async with gateway.running(quirks) as router:
+        router.pmp = Liar(router, lies)
+        yield router, open_pmp(router, protocol)
 
 
 both = pytest.mark.parametrize("protocol", ["natpmp", "pcp"])
@@ -164,39 +180,19 @@ def test_9_the_router_is_heard_by_its_own_interface(protocol: str) -> None:
     assert Speakers(bytes).get(protocol, network)._interface == "eth7"
 
 
-async def asked_among_liars(
-    protocol: str, liars: tuple[str, ...], clock: trio.testing.MockClock
-) -> Outcome:
-    """What comes of an add that the router itself does not answer: only others do, with the very
-    bytes of a good answer. ``"port"``: from another port of the router's."""
-    clock.autojump_threshold = 0.05
-    async with pmp(protocol) as (router, gateway), trio.open_nursery() as nursery:
-
-        def silent(data: bytes) -> list[bytes]:
-            answer = router.answer(data, pmp_fake.HERE)
-            assert answer is not None
-            nursery.start_soon(lie, answer, router.sources[-1])
-            return []
-
-        async def lie(answer: bytes, to: tuple[str, int]) -> None:
-            for liar in liars:
-                with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
-                    await sock.bind((liar, 0))
-                    await sock.sendto(answer, to)
-
-        router.odd = silent
-        return await gateway.add(PORT, lease=3600)
-
-
 @both
-@pytest.mark.parametrize("liar", [pmp_fake.OTHER, pmp_fake.ROUTER], ids=["host", "port"])
+@pytest.mark.parametrize("liar", ["stranger", "port"])
 async def test_9_an_answer_from_elsewhere_is_none(
     protocol: str, liar: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Not from another host, nor from another port of the router's."""
-    outcome = await asked_among_liars(protocol, (liar,), autojump_clock)
-    assert isinstance(outcome, Unknown)
-    assert outcome.silent
+    """Not from another host, nor from another port of the router's; with the very bytes of a good
+    answer, which the router itself does not give."""
+    autojump_clock.autojump_threshold = 0.05
+    async with lying(protocol, lambda answer: [(liar, answer)]) as (router, natsup):
+        outcome = await natsup.add(PORT, lease=3600)
+        assert isinstance(outcome, Unknown)
+        assert outcome.silent
+        assert router.asked
 
 
 async def test_9_an_answer_with_another_nonce_is_none(
@@ -204,23 +200,20 @@ async def test_9_an_answer_with_another_nonce_is_none(
 ) -> None:
     """From the router's own address and port: who guesses those two has the nonce to guess yet."""
     autojump_clock.autojump_threshold = 0.05
-    async with pmp("pcp") as (router, gateway):
 
-        def forged(data: bytes) -> list[bytes] | None:
-            answer = router.answer(data, pmp_fake.HERE)
-            said = None if answer is None else pcp.decode(answer)
-            assert isinstance(said, pcp.Response)
-            if said.mapping is None:
-                return None
-            lies = [
-                replace(said.mapping, nonce=bytes(12)),
-                replace(said.mapping, internal_port=6882),
-                replace(said.mapping, protocol=17),
-            ]
-            return [pcp.encode_response(replace(said, mapping=lie)) for lie in lies]
+    def forged(answer: bytes) -> list[tuple[str, bytes]]:
+        said = pcp.decode(answer)
+        assert isinstance(said, pcp.Response)
+        assert said.mapping is not None
+        lies = [
+            replace(said.mapping, nonce=bytes(12)),
+            replace(said.mapping, internal_port=6882),
+            replace(said.mapping, protocol=17),
+        ]
+        return [("", pcp.encode_response(replace(said, mapping=lie))) for lie in lies]
 
-        router.odd = forged
-        outcome = await gateway.add(PORT, lease=3600)
+    async with lying("pcp", forged) as (_, natsup):
+        outcome = await natsup.add(PORT, lease=3600)
         assert isinstance(outcome, Unknown)
         assert outcome.silent
 
@@ -229,27 +222,22 @@ async def test_9_an_answer_with_another_nonce_is_none(
 @pytest.mark.parametrize("number", [0, 22, 6880, 6882, 65535])
 async def test_9_only_the_port_that_was_asked_for_is_granted(protocol: str, number: int) -> None:
     """Any other one is somebody else's, and is given back at once."""
-    async with pmp(protocol) as (router, gateway):
 
-        def another(data: bytes) -> list[bytes] | None:
-            answer = router.answer(data, pmp_fake.HERE)
-            assert answer is not None
-            if protocol == "natpmp":
-                told = natpmp.decode(answer)
-                if told is None or not told.external_port:
-                    return None
-                return [natpmp.encode_response(replace(told, external_port=number))]
-            said = pcp.decode(answer)
-            if not isinstance(said, pcp.Response) or said.mapping is None or not said.lifetime:
-                return None
-            lie = replace(said.mapping, external_port=number)
-            return [pcp.encode_response(replace(said, mapping=lie))]
-
-        router.odd = another
-        assert isinstance(await gateway.add(PORT, lease=3600), Ignored)
-        assert router.table == {}
+    def another(answer: bytes) -> list[tuple[str, bytes]]:
         if protocol == "natpmp":
-            assert Unmap(PORT) in router.maps
+            told = natpmp.decode(answer)
+            if told is not None and told.external_port:
+                answer = natpmp.encode_response(replace(told, external_port=number))
+        else:
+            said = pcp.decode(answer)
+            if isinstance(said, pcp.Response) and said.mapping is not None and said.lifetime:
+                lie = replace(said.mapping, external_port=number)
+                answer = pcp.encode_response(replace(said, mapping=lie))
+        return [("", answer)]
+
+    async with lying(protocol, another) as (router, natsup):
+        assert isinstance(await natsup.add(PORT, lease=3600), Ignored)
+        assert router.holders == {}
 
 
 @both
@@ -260,30 +248,31 @@ async def test_9_an_announcement_is_a_reason_to_ask_and_no_more(
     and what it says counts. From other hosts it is nothing."""
     autojump_clock.autojump_threshold = 0.05
     monkeypatch.setattr(pmp_gateway, "_EVERY", 1000.0)
+    monkeypatch.setattr(pmp_gateway, "_now", trio.current_time)
     forged = (
-        natpmp.encode_response(natpmp.Response(0, 0, 0, pmp_fake.OUTSIDE)),
+        natpmp.encode_response(natpmp.Response(0, 0, 0, IPv4Address("11.22.33.1"))),
         pcp.encode_response(pcp.Response(pcp.ANNOUNCE, 0, 0, 0)),
     )
 
     async def announce(sender: str) -> None:
         with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
             await sock.bind((sender, 0))
-            lo = trio.socket.inet_aton("127.0.0.1")
-            sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, lo)
+            own = trio.socket.inet_aton(sender)
+            sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_IF, own)
             for data in forged:
-                await sock.sendto(data, ("224.0.0.1", 5350))
+                await sock.sendto(data, pmp.ALL)
 
     send, receive = trio.open_memory_channel[str](10)
-    async with pmp(protocol) as (router, gateway), trio.open_nursery() as nursery:
-        assert await gateway.add(PORT, lease=3600) == Mapped(3600)
-        nursery.start_soon(lambda: gateway.watch(send, interface="lo"))
+    async with lying(protocol) as (router, natsup), trio.open_nursery() as nursery:
+        assert await natsup.add(PORT, lease=3600) == Mapped(3600)
+        nursery.start_soon(lambda: natsup.watch(send, interface="lo"))
         await trio.testing.wait_all_tasks_blocked()
         asked = len(router.asked)
-        await announce(pmp_fake.OTHER)
+        await announce(gateway.IMPOSTOR)
         await trio.sleep(20)
         assert len(router.asked) == asked
         for _ in range(50):
-            await announce(pmp_fake.ROUTER)
+            await announce(gateway.ROUTER)
         await trio.sleep(9)
         assert len(router.asked) == asked + 1
         with pytest.raises(trio.WouldBlock):

@@ -4,6 +4,9 @@
                       ├ 192.168.77.1 router 11.22.33.1 ── 11.22.33.9 wan
     lan2 192.168.77.3 ┘
 
+With IPv6 it is 2001:db8:1::2 and ::3 on the LAN, whose router is fe80::1 and 2001:db8:1::1, and
+2001:db8:2::9 outside. Nothing is translated there; the router lets nobody in who was not asked.
+
 Nothing of it touches the machine's own network. The WAN side must look public, or miniupnpd refuses
 to map anything.
 """
@@ -17,12 +20,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from ipaddress import IPv6Address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 LAN1, LAN2, ROUTER = "192.168.77.2", "192.168.77.3", "192.168.77.1"
 OUTSIDE, WAN = "11.22.33.1", "11.22.33.9"
+OUTSIDE_SECOND = "11.22.44.1"
+LAN1_6, LAN2_6, WAN_6 = "2001:db8:1::2", "2001:db8:1::3", "2001:db8:2::9"
 ROUTER_PORT = 5555  # of miniupnpd's HTTP
 _count = itertools.count()
 
@@ -71,6 +77,27 @@ table inet nat {
 RULES
 """
 
+_SECOND = (
+    "set -eu",
+    "ip -n $1-router link add wan type veth peer name internet",
+    f"ip -n $1-router addr add {OUTSIDE_SECOND}/24 dev wan",
+    "ip -n $1-router link set internet up",
+    "ip -n $1-router link set wan up",
+)
+_IPV6 = """
+set -eu
+for n in 1 2; do
+    ip -n $1-lan$n addr add 2001:db8:1::$((n + 1))/64 dev eth0 nodad
+    ip -n $1-lan$n route add default via fe80::1 dev eth0
+done
+ip -n $1-router addr add 2001:db8:1::1/64 dev lan nodad
+ip -n $1-router addr add fe80::1/64 dev lan nodad
+ip -n $1-router addr add 2001:db8:2::1/64 dev wan nodad
+ip -n $1-wan addr add 2001:db8:2::9/64 dev eth0 nodad
+ip -n $1-wan route add default via 2001:db8:2::1
+ip netns exec $1-router sysctl -qw net.ipv6.conf.all.forwarding=1
+"""
+
 _MINIUPNPD = """
 ext_ifname=wan
 ext_ip={outside}
@@ -78,9 +105,10 @@ listening_ip=lan
 port={port}
 enable_upnp={upnp}
 enable_natpmp={pmp}
-secure_mode=yes
+secure_mode={secure}
 system_uptime={clock}
 lease_file={folder}/leases
+ipv6_disable={no_ipv6}
 upnp_table_name=filter
 upnp_nat_table_name=nat
 upnp_forward_chain=miniupnpd
@@ -102,13 +130,24 @@ class Lab:
     """The network, for as long as the `with` block lasts. ``folder`` is where its files go.
 
     ``pmp``: the router speaks NAT-PMP and PCP, and its clock for them begins with it. ``upnp``: it
-    speaks UPnP.
+    speaks UPnP. ``secure``: a host may map and remove for itself alone. ``ipv6``: there is IPv6,
+    too.
     """
 
-    def __init__(self, folder: Path, *, upnp: bool = True, pmp: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        upnp: bool = True,
+        pmp: bool = False,
+        secure: bool = True,
+        ipv6: bool = False,
+    ) -> None:
         self.folder = folder
+        self.ipv6 = ipv6
         self.upnp = upnp
         self.pmp = pmp
+        self.secure = secure
         self._prefix = f"nsl{os.getpid()}-{next(_count)}"
         self._processes: list[subprocess.Popen[Any]] = []
         self._on_lan: list[subprocess.Popen[Any]] = []
@@ -116,7 +155,8 @@ class Lab:
 
     def __enter__(self) -> "Lab":
         try:
-            subprocess.run(["sh", "-c", _LAYOUT, "lab", self._prefix], check=True)
+            for script in (_LAYOUT, _IPV6)[: 1 + self.ipv6]:
+                subprocess.run(["sh", "-c", script, "lab", self._prefix], check=True)
             self.start_router()
         except BaseException:
             self._tear_down()
@@ -196,6 +236,8 @@ class Lab:
             upnp="yes" if self.upnp else "no",
             pmp="yes" if self.pmp else "no",
             clock="no" if self.pmp else "yes",
+            secure="yes" if self.secure else "no",
+            no_ipv6="no" if self.ipv6 else "yes",
         )
         config.write_text(text)
         pid_file = self.folder / "miniupnpd.pid"
@@ -208,6 +250,24 @@ class Lab:
         assert self._router is not None
         assert self._router.poll() is None, (self.folder / "miniupnpd.log").read_text()
         return bool(self._description() if self.upnp else self.epoch())
+
+    def start_second_router(self) -> None:
+        """Make the host lan2 a router as well, with miniupnpd and an Internet of its own."""
+        layout = "\n".join((*_SECOND, _LAYOUT[_LAYOUT.index("ip netns exec $1-router nft") :]))
+        script = layout.replace("$1-router", "$1-lan2")
+        subprocess.run(["sh", "-c", script, "lab", self._prefix], check=True)
+        folder = self.folder / "second"
+        folder.mkdir()
+        config = folder / "miniupnpd.conf"
+        text = (self.folder / "miniupnpd.conf").read_text()
+        text = text.replace("listening_ip=lan", "listening_ip=eth0").replace(
+            str(self.folder), str(folder)
+        )
+        config.write_text(text.replace(OUTSIDE, OUTSIDE_SECOND))
+        command = ["miniupnpd", "-d", "-f", str(config), "-P", str(folder / "pid")]
+        with (folder / "log").open("ab") as log:
+            self.popen("lan2", command, stdout=log, stderr=log)
+        self.wait_for(lambda: bool(self._description(LAN2)))
 
     def stop_router(self) -> None:
         """End miniupnpd as a power cut would; its forwardings in the kernel stay."""
@@ -268,23 +328,33 @@ class Lab:
         )
         return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
 
-    def _description(self) -> str:
-        address = f"{ROUTER}:{ROUTER_PORT}"
+    def _description(self, router: str = ROUTER) -> str:
+        address = f"{router}:{ROUTER_PORT}"
         script = (
             "import socket, sys\n"
-            f"s = socket.create_connection(('{ROUTER}', {ROUTER_PORT}), 1)\n"
+            f"s = socket.create_connection(('{router}', {ROUTER_PORT}), 1)\n"
             f"s.sendall(b'GET /rootDesc.xml HTTP/1.0\\r\\nHost: {address}\\r\\n\\r\\n')\n"
             "sys.stdout.buffer.write(s.makefile('rb').read())\n"
         )
         return str(self.run("lan1", [sys.executable, "-c", script]).stdout)
 
-    def table(self) -> dict[str, str]:
+    def table(self, host: str = "router") -> dict[str, str]:
         """What the router forwards: ``tcp/6881`` to the address it leads to."""
-        done = self.run("router", ["nft", "list", "chain", "inet", "nat", "prerouting_miniupnpd"])
+        done = self.run(host, ["nft", "list", "chain", "inet", "nat", "prerouting_miniupnpd"])
         # nft shows miniupnpd's match of the IP protocol as the bytes that it compares.
         rules = re.findall(r"0x(6|11) th dport (\d+) dnat ip to ([\d.]+)", done.stdout)
         names = {"6": "tcp", "11": "udp"}
         return {f"{names[protocol]}/{number}": address for protocol, number, address in rules}
+
+    def pinholes(self) -> dict[str, str]:
+        """Whom the router lets in by IPv6: ``tcp/6881`` to the address it leads to."""
+        done = self.run("router", ["nft", "list", "chain", "inet", "filter", "miniupnpd"])
+        rules = re.findall(r"dport (\d+) @nh,192,128 0x(\w{32}) @nh,48,8 0x(6|11)", done.stdout)
+        names = {"6": "tcp", "11": "udp"}
+        return {
+            f"{names[protocol]}/{number}": str(IPv6Address(bytes.fromhex(address)))
+            for number, address, protocol in rules
+        }
 
     def leases(self, word: str) -> list[str]:
         """What an answering router has noted of mappings whose descriptions have this word."""
@@ -331,15 +401,18 @@ class Lab:
 
     # --- the Internet ---
 
-    def fetch(self, protocol: str, number: int, data: bytes = b"hello\n") -> bytes | None:
-        """Send something from the Internet to the router's port; what comes back, or None."""
+    def fetch(
+        self, protocol: str, number: int, data: bytes = b"hello\n", *, to: str = OUTSIDE
+    ) -> bytes | None:
+        """Send something from the Internet to a port, the router's or of a host that has an address
+        there; what comes back, or None."""
         kind = "SOCK_STREAM" if protocol == "tcp" else "SOCK_DGRAM"
         script = (
             "import socket, sys\n"
-            f"s = socket.socket(socket.AF_INET, socket.{kind})\n"
+            f"s = socket.socket(socket.AF_INET{'6' * (':' in to)}, socket.{kind})\n"
             "s.settimeout(2)\n"
             "try:\n"
-            f"    s.connect(('{OUTSIDE}', {number}))\n"
+            f"    s.connect(('{to}', {number}))\n"
             f"    s.send({data!r})\n"
             "    sys.stdout.buffer.write(b'+' + s.recv(4096))\n"
             "except OSError: pass\n"

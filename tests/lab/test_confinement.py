@@ -112,7 +112,7 @@ def test_the_confined_can_bind_again_at_once(lab: Lab, confined: Start) -> None:
 # --- not to be looked into ------------------------------------------------------------------------
 
 # What container profiles do to natsup itself: the call fails, or kills.
-_PROFILE = """
+PROFILE = """
 import os, sys
 import errno, pyseccomp
 action = pyseccomp.KILL_PROCESS if sys.argv[1] == "kill" else pyseccomp.ERRNO(errno.EPERM)
@@ -134,7 +134,7 @@ PROFILES = [
 @pytest.fixture(params=PROFILES)
 def unseen(lab: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Start:
     """Starts a program whose sockets natsup cannot copy."""
-    wrapper = [sys.executable, "-W", "ignore", "-c", _PROFILE, *request.param]
+    wrapper = [sys.executable, "-W", "ignore", "-c", PROFILE, *request.param]
 
     def run(*words: str) -> Program:
         return Program(lab, tmp_path, *words, prefix=wrapper)

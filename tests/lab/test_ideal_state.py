@@ -46,7 +46,7 @@ def test_a_restarted_router_gets_its_rules_back(lab: Lab, start: Start) -> None:
     for number in (7000, 7001, 7002):
         assert program.bind(f"s{number}", number) is None
     ours = {f"tcp/{number}": LAN1 for number in (7000, 7001, 7002)}
-    assert lab.table() == ours
+    lab.wait_for(lambda: lab.table() == ours)
     lab.stop_router()
     lose_rules(lab)
     assert lab.table() == {}

@@ -1,6 +1,6 @@
-"""Which protocol a router is spoken to by: a UPnP router and one for the others, on loopback."""
+"""Which protocol a router is spoken to by: one that speaks all of them, on loopback."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,10 +11,10 @@ from natsup.state.gateway import Gateway
 from natsup.upnp import choosing, discovery, trust
 from natsup.upnp.choosing import Speakers, find, reopen
 from natsup.upnp.network import Network, NoGateway
-from natsup.upnp.pmp import gateway as pmp
-from tests.pmp import fake
-from tests.pmp.fake import HERE, ROUTER
-from tests.upnp import fake as upnp
+from natsup.upnp.pmp.answers import PORT
+from tests.gateway import gateway as fake
+from tests.gateway.gateway import HERE, ROUTER
+from tests.gateway.quirks import Quirks
 
 NETWORK = Network("lo", ROUTER, HERE)
 
@@ -22,9 +22,9 @@ NETWORK = Network("lo", ROUTER, HERE)
 class World:
     """``upnp_after``: seconds until the search for UPnP finds a description; None: it does not."""
 
-    def __init__(self, natpmp: fake.Router, igd: upnp.Router) -> None:
-        self.router = natpmp
-        self.igd = igd
+    def __init__(self, router: fake.Gateway) -> None:
+        self.router = router
+        self.quirks = router.quirks
         self.upnp_after: float | None = 0.0
         self.speakers = Speakers(lambda: b"secret")
 
@@ -36,7 +36,7 @@ class World:
                 await trio.sleep(seconds)
                 return
             await trio.sleep(self.upnp_after)
-            found.send_nowait(trust.read(self.igd.url))
+            found.send_nowait(trust.read(self.router.url))
 
     async def find(self, **more: object) -> Gateway | NoGateway:
         with trio.fail_after(60):
@@ -59,15 +59,8 @@ async def world(
 
 @asynccontextmanager
 async def _world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    async with fake.running() as router, upnp.running() as igd:
-        igd.documents["/d.xml"] = upnp.document((upnp.KIND, "/ctl"))
-        made = World(router, igd)
-        speak = pmp.speak
-
-        def here(protocol: str, gateway: str, own: str, **more: Callable[[], bytes]) -> object:
-            return speak(protocol, gateway, own, secret=more["secret"], port=router.port)
-
-        monkeypatch.setattr(pmp, "speak", here)
+    async with fake.running(Quirks(speaks=("upnp", "pcp", "natpmp"))) as router:
+        made = World(router)
         monkeypatch.setattr(discovery, "_search", made.search)
         yield made
 
@@ -82,7 +75,7 @@ async def test_upnp_is_preferred_if_it_answers_a_little_later(world: World) -> N
 
 
 async def test_upnp_that_takes_its_time_to_describe_itself_is_preferred(world: World) -> None:
-    world.igd.late["/d.xml"] = 3.0
+    world.quirks.late["GET"] = 3.0
     assert await world.protocol() == "upnp"
 
 
@@ -95,7 +88,7 @@ async def test_upnp_that_does_not_answer_is_not_waited_for_long(world: World) ->
 
 
 async def test_upnp_that_cannot_be_used_is_not_waited_for(world: World) -> None:
-    world.igd.documents["/d.xml"] = "nonsense"
+    world.router.documents["/d.xml"] = "nonsense"
     world.upnp_after = 0.0
     assert await world.protocol() == "pcp"
 
@@ -103,7 +96,7 @@ async def test_upnp_that_cannot_be_used_is_not_waited_for(world: World) -> None:
 async def test_a_router_that_speaks_natpmp_alone(world: World) -> None:
     """84: it says so in answer to PCP."""
     world.upnp_after = None
-    world.router.versions = frozenset({0})
+    world.quirks.speaks = ("natpmp",)
     assert await world.protocol() == "natpmp"
 
 
@@ -134,9 +127,11 @@ async def test_what_was_chosen_before_is_taken_at_once(world: World) -> None:
 
 async def test_what_is_not_asked_for_is_not_asked(world: World) -> None:
     assert await world.protocol(protocols=("upnp",)) == "upnp"
-    assert world.router.asked == []
+    assert [str(one) for one in world.router.log] == ["GET /d.xml"]
+    world.router.log.clear()
     assert await world.protocol(protocols=("pcp", "natpmp")) == "pcp"
-    assert world.igd.actions == ["GET"]
+    assert set(world.router.asked) == {"pcp query", "natpmp query"}
+    assert all(one.action != "GET" for one in world.router.log)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +144,7 @@ async def test_what_is_not_asked_for_is_not_asked(world: World) -> None:
 )
 async def test_nobody_answers(world: World, protocols: tuple[str, ...], named: str) -> None:
     world.upnp_after = None
-    world.router.odd = lambda data: []
+    world.quirks.pmp_mute = ("query",)
     assert await world.find(protocols=protocols) == NoGateway(
         f"the router at {ROUTER} does not answer to {named}; is it switched on there?"
     )
@@ -157,15 +152,15 @@ async def test_nobody_answers(world: World, protocols: tuple[str, ...], named: s
 
 async def test_natpmp_that_is_switched_off_is_what_is_said(world: World) -> None:
     world.upnp_after = None
-    world.router.versions, world.router.refuses = frozenset({0}), 2
+    world.quirks.speaks, world.quirks.pmp_off = ("natpmp",), 2
     found = await world.find()
     assert isinstance(found, NoGateway)
     assert found.reason.startswith("the router has switched off NAT-PMP")
 
 
 async def test_what_is_wrong_with_upnp_is_what_is_said(world: World) -> None:
-    world.igd.documents["/d.xml"] = "nonsense"
-    world.router.odd = lambda data: []
+    world.router.documents["/d.xml"] = "nonsense"
+    world.quirks.pmp_mute = ("query",)
     found = await world.find()
     assert isinstance(found, NoGateway)
     assert "does not answer" not in found.reason
@@ -187,12 +182,12 @@ async def test_reopening(world: World) -> None:
     for elsewhere in (
         "http://127.0.0.9:1/d.xml",
         "ftp://x",
-        f"pcp://127.0.0.9:{world.router.port}",
-        world.igd.url.replace("d.xml", "old.xml"),
+        f"pcp://127.0.0.9:{PORT}",
+        world.router.url.replace("d.xml", "old.xml"),
     ):
         assert await reopen(elsewhere, NETWORK, world.speakers) is None
-    world.router.odd = lambda data: []
-    assert await reopen(f"pcp://{ROUTER}:{world.router.port}", NETWORK, world.speakers) is None
+    world.quirks.pmp_mute = ("query",)
+    assert await reopen(f"pcp://{ROUTER}:{PORT}", NETWORK, world.speakers) is None
 
 
 def test_the_order_by_default() -> None:

@@ -21,9 +21,13 @@ from natsup.state.model import (
 from natsup.upnp.pmp.answers import Answer, Granted, Map, Refusal, Refused, Silent, Step, Unmap
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import TRIAL_LEASE, Device, adding, removing, trying
-from tests.pmp import fake
+from tests.gateway.gateway import HERE, OTHER, ROUTER
+from tests.gateway.pmp import Pmp
+from tests.gateway.quirks import Quirks
+from tests.gateway.table import Entry, Table
 
 PORT, LOW = Port(Protocol.UDP, 6881), Port(Protocol.UDP, 80)
+KEY = ("UDP", 6881)
 TRIAL = Port(Protocol.UDP, 60000)
 NEW = Device(60000)
 PCP = Device(60000, insists=True, absent=frozenset({Refusal.RESOURCES}))
@@ -219,13 +223,13 @@ def test_a_trial_tells_the_address_too() -> None:
 
 
 def carry_out(
-    operation: Generator[Step, Answer, tuple[_T, Device]], router: fake.Router, language: Language
+    operation: Generator[Step, Answer, tuple[_T, Device]], router: Pmp, language: Language
 ) -> _T:
     """Carry an operation out against a router, by the bytes that it is sent, without a network."""
     step = next(operation)
     try:
         while True:
-            said = router.answer(language.encode(step), fake.HERE)
+            said = router.answer(language.encode(step), HERE, 0.0)
             assert said is not None
             heard = language.read(said, step)
             assert heard is not None
@@ -258,32 +262,32 @@ def test_whatever_a_router_does_no_other_port_stays_open(
 ) -> None:
     """And nobody else's is taken, nor one reported that is not there; nor, but by a router that
     gives what it is asked for, that another host has one."""
-    language: Language = NatPmp() if natural else Pcp(bytes, fake.ROUTER, fake.HERE)
-    theirs = {
-        Port(Protocol.UDP, number): fake.Entry(fake.OTHER, number, 3600) for number in sorted(held)
-    }
-    router = fake.Router(
-        table=dict(theirs),
-        refuses=refuses,
-        random=random,
-        heeds_option=heeds,
-        knows_option=knows,
-        lifetime=lifetime,
+    language: Language = NatPmp() if natural else Pcp(bytes, ROUTER, HERE)
+    theirs = {("UDP", number): Entry(OTHER, str(number)) for number in sorted(held)}
+    quirks = Quirks(
+        speaks=("natpmp", "pcp"),
+        pmp_refuses=refuses,
+        pmp_other_port=random,
+        pcp_heeds_option=heeds,
+        pcp_knows_option=knows,
+        pmp_lifetime=lifetime,
     )
+    table = Table(quirks)
+    table.entries.update(theirs)
     device = replace(language.device(60000), honours=honours)
     if not natural:
         device = replace(device, insists=insists)
-    outcome = carry_out(adding(PORT, 3600, device), router, language)
-    ours = {port for port, entry in router.table.items() if entry.client == fake.HERE}
-    assert {port: entry for port, entry in router.table.items() if port not in ours} == theirs
-    assert ours <= {PORT}
+    outcome = carry_out(adding(PORT, 3600, device), Pmp(table, quirks), language)
+    ours = {key for key, entry in table.entries.items() if entry.client == HERE}
+    assert {key: entry for key, entry in table.entries.items() if key not in ours} == theirs
+    assert ours <= {KEY}
     if isinstance(outcome, Mapped):
-        assert ours == {PORT}
+        assert ours == {KEY}
     else:
         assert ours == set()
     if isinstance(outcome, Conflict):
         assert honours is not False
-        assert PORT in theirs or (honours and (random or refuses == 11))
+        assert KEY in theirs or (honours and (random or refuses == 11))
 
 
 def test_every_refusal_is_a_clause() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natsup.upnp.pmp.timing import NATPMP, PCP, Reading, natpmp_lost, pcp_lost
+from natsup.upnp.pmp.timing import NATPMP, PCP, Pace, Reading, natpmp_lost, pcp_lost
 
 
 def test_natpmp_waits_twice_as_long_each_time_nine_times() -> None:
@@ -70,3 +70,12 @@ def test_a_clock_that_starts_anew_has_lost_everything(epoch: int, elapsed: float
     before, now = Reading(epoch, 0.0), Reading(0, elapsed)
     assert natpmp_lost(before, now)
     assert pcp_lost(before, now)
+
+
+def test_a_clock_of_another_pace_is_believed_once() -> None:
+    pace = Pace()
+    assert pace.believed(Reading(100, 0.0), Reading(102, 10.0))
+    for at in range(10, 7200, 10):
+        assert not pace.believed(Reading(100 + at // 5, at), Reading(102 + at // 5, at + 10.0))
+    assert pace.believed(Reading(1540, 7200.0), Reading(3, 7210.0))
+    assert pace.believed(Reading(3, 7210.0), Reading(4, 20000.0))

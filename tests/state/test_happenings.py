@@ -270,7 +270,7 @@ def test_no_router() -> None:
 def test_another_router() -> None:
     told = Told()
     told.bind()
-    told.events += told.teller.another_gateway(told.now)
+    told.events += told.teller.another_gateway(told.now, "this host has another router now")
     told.take(told.ledger.gateway_found(told.now, another=True))
     told.add(Mapped(3600))
     assert told.what() == ["mapped", "lost", "mapped"]
@@ -324,7 +324,7 @@ def test_an_external_address_of_another_time_counts_until_it_is_told() -> None:
     assert told.teller.external_address("11.22.33.1") == []
     told.teller.presume_address("11.22.33.2")  # whoever knows does not presume
     assert told.teller.external_address("11.22.33.1") == []
-    told.teller.another_gateway(told.now)
+    told.teller.another_gateway(told.now, "it is another one")
     told.teller.presume_address("11.22.33.2")
     assert len(told.teller.external_address("11.22.33.3")) == 1
 

@@ -410,6 +410,7 @@ def test_json() -> None:
         "time": "1970-01-01T01:00:00.500+00:00",
         "what": "mapped",
         "protocol": "tcp",
+        "family": "ipv4",
         "port": 6881,
         "reason": "",
         "program": "rtorrent",

@@ -1,6 +1,7 @@
 """The keeper with a router that does what the test says, and a clock that jumps."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,10 @@ class Others:
     def withdraw(self, port: Port) -> None:
         self.announced.discard(port)
 
-    def want(self, port: Port) -> bool:
-        return port in self.wanted
+    def removing(self, port: Port) -> AbstractContextManager[bool]:
+        return nullcontext(port not in self.wanted)
+
+    async def removed(self, port: Port) -> None: ...
 
 
 @pytest.fixture

@@ -1,10 +1,21 @@
 """The ledger's rules, an example each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
-from natsup.state.ledger import LEASE_ENDED, Add, Check, Ledger, Note, Policy, Remove, State
+from natsup.state.ledger import (
+    LEASE_ENDED,
+    Add,
+    Check,
+    Entry,
+    Ledger,
+    Note,
+    Policy,
+    Remove,
+    State,
+)
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Removal, Unknown
 
 PORT = Port(Protocol.TCP, 6881)
@@ -356,7 +367,7 @@ def test_whoever_takes_it_away_again_and_again_is_not_fought(careful: Ledger) ->
         careful.checked(PORT, Mapped(0), now + 3)  # it stays for some minutes
         now += 300
         requests(careful.compare(now))
-    assert pauses == [0.0, 30.0, 60.0, 120.0, 240.0, 480.0]
+    assert pauses == [0.0, 60.0, 900.0, 3600.0, 86400.0, 86400.0]
 
 
 def test_what_is_another_hosts_by_now_is_left_alone(careful: Ledger) -> None:
@@ -368,7 +379,7 @@ def test_what_is_another_hosts_by_now_is_left_alone(careful: Ledger) -> None:
         "held by 192.168.77.3",
         False,
     )
-    assert careful.next_deadline() == 300.1 + 900
+    assert careful.next_deadline() == 600.0  # it may have been given back
 
 
 def test_a_router_that_forgets_at_once_is_asked_ever_more_rarely() -> None:
@@ -637,3 +648,142 @@ def test_a_port_that_is_wanted_again_at_once_takes_its_room_back(ledger: Ledger)
     ledger.ask(PORT, 10.26)
     assert requests(ledger.removed(PORT, Removal.GONE, 10.3)) == [Add(PORT, 3600)]
     assert requests(ledger.tick(10.4)) == []
+
+
+def test_another_session_looks_for_what_is_mapped() -> None:
+    """What it misses is looked for again here; the rest is not, as long as it goes on."""
+    ledger = Ledger(Policy(check=None, lease=10_000))
+    ledger.gateway_found(0.0)
+    mapped(ledger, 10_000)
+    other = Port(Protocol.UDP, 6881)
+    ledger.ask(other, 0.0)
+    ledger.added(other, Mapped(10_000), 0.0)
+    ledger.claim(other, 2, 0.0)
+    assert ledger.next_deadline() == 300.0
+    assert ledger.compared([], 250.0) == []
+    assert ledger.next_deadline() == 850.0
+    unknown = Port(Protocol.UDP, 7)
+    assert ledger.compared([PORT, unknown], 500.0) == [Check(PORT)]
+    assert ledger.compared([PORT], 500.0) == []  # it is being looked for
+    ledger.checked(PORT, Mapped(0), 501.0)
+    assert ledger.next_deadline() == 1100.0
+    ledger.compare_by(800.0)
+    assert ledger.next_deadline() == 800.0
+    assert ledger.tick(800.0) == [Check(PORT), Check(other)]
+
+
+class Counted(dict[Port, Entry]):
+    """Entries that count how many of them are looked at."""
+
+    looks = 0
+
+    def __getitem__(self, port: Port) -> Entry:
+        self.looks += 1
+        return super().__getitem__(port)
+
+    def __iter__(self) -> Iterator[Port]:
+        for port in super().__iter__():
+            self.looks += 1
+            yield port
+
+    def values(self) -> Any:
+        self.looks += len(self)
+        return super().values()
+
+    def items(self) -> Any:
+        self.looks += len(self)
+        return super().items()
+
+
+def looks_of_one_ports_life(others: int, *, gateway: bool) -> int:
+    """How many entries are looked at while one port comes and goes beside many others."""
+    ledger = Ledger(Policy())
+    if gateway:
+        ledger.gateway_found(0.0)
+    for number in range(1024, 1024 + others):
+        port = Port(Protocol.UDP, number)
+        ledger.ask(port, 0.0)
+        if gateway:
+            answer = Ignored("full", full=True) if number % 2 else Mapped(3600)
+            ledger.added(port, answer, 0.0)
+        ledger.claim(port, number, 0.0)
+    ledger.next_deadline()
+    entries = ledger._entries = Counted(ledger._entries)
+    mapped(ledger) if gateway else (ledger.ask(PORT, 0.0), ledger.claim(PORT, 1, 0.0))
+    ledger.next_deadline()
+    ledger.tick(0.5)
+    ledger.release(1, 1.0)
+    if gateway:
+        assert ledger.tick(1.25)
+        ledger.removed(PORT, Removal.GONE, 1.5)
+    assert ledger.entry(PORT) is None
+    assert ledger.empty is not gateway
+    assert ledger.settled is not gateway
+    ledger.next_deadline()
+    return entries.looks
+
+
+@pytest.mark.parametrize("gateway", [True, False])
+def test_what_a_port_costs_does_not_depend_on_how_many_there_are(gateway: bool) -> None:
+    few = looks_of_one_ports_life(10, gateway=gateway)
+    assert 0 < few < 40
+    assert looks_of_one_ports_life(10_000, gateway=gateway) == few
+
+
+def test_what_another_host_has_is_asked_for_with_every_comparison() -> None:
+    """It may have been given back. The question is a look first: nothing is taken away."""
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.0)
+    ledger.added(PORT, Conflict("192.168.1.3"), 0.0)
+    assert ledger.next_deadline() == 300.0
+    assert requests(ledger.tick(300.0)) == [Add(PORT, 3600)]
+    ledger.added(PORT, Mapped(3600), 300.0)
+    assert requests(ledger.compare(400.0)) == [Check(PORT)]
+
+
+def test_who_has_it_is_not_known_and_it_is_asked_for_rarely() -> None:
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.0)
+    ledger.added(PORT, Conflict(""), 0.0)
+    assert ledger.next_deadline() == 900.0
+
+
+def test_a_restart_is_no_users_removal() -> None:
+    """Everything is gone: what waits for its pause is put back with the rest."""
+    other = Port(Protocol.TCP, 6882)
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    for holder, port in enumerate((PORT, other)):
+        ledger.ask(port, 0.0)
+        ledger.added(port, Mapped(3600), 0.0)
+        ledger.claim(port, holder, 0.0)
+    now, gone = 0.0, Ignored("it is gone")
+    for _ in range(2):  # the user removes one, twice
+        ledger.compare(now)
+        ledger.checked(other, Mapped(0), now)
+        effects = ledger.checked(PORT, gone, now)
+        if requests(effects):
+            ledger.added(PORT, Mapped(3600), now)
+            ledger.compare(now + 1)
+            ledger.checked(other, Mapped(0), now + 1)
+            ledger.checked(PORT, Mapped(0), now + 1)
+    assert ledger.next_deadline() == now + 60
+    ledger.tick(now + 60)
+    ledger.added(PORT, Mapped(3600), now + 60)
+    ledger.compare(now + 70)
+    assert requests(ledger.checked(PORT, gone, now + 70)) == []
+    assert requests(ledger.checked(other, gone, now + 70)) == [Add(other, 3600)]
+    assert requests(ledger.tick(now + 70)) == [Add(PORT, 3600)]
+
+
+def test_what_may_have_been_restarted_is_looked_through_a_little_later() -> None:
+    ledger = Ledger(Policy(check=None))
+    ledger.gateway_found(0.0)
+    mapped(ledger)
+    assert requests(ledger.gateway_found(100.0, delay=3.0)) == []
+    assert ledger.next_deadline() == 103.0
+    assert requests(ledger.tick(103.0)) == [Check(PORT)]

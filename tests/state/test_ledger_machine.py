@@ -150,6 +150,16 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.connected:
             self.carry_out(self.ledger.compare(self.now))
 
+    @rule(missing=st.sets(ports))
+    def another_session_has_looked(self, missing: set[Port]) -> None:
+        effects = self.ledger.compared(missing, self.now)
+        assert self.connected or not effects
+        self.carry_out(effects)
+
+    @rule(when=seconds)
+    def no_other_session_looks(self, when: float) -> None:
+        self.ledger.compare_by(self.now + when)
+
     @rule()
     def gateway_comes(self) -> None:
         self.connected = True
@@ -188,6 +198,22 @@ class LedgerMachine(RuleBasedStateMachine):
             assert note.exists
             # By the journal, a sweep forgets it then.
             assert note.expires is None or note.expires >= self.until[port]
+
+    @invariant()
+    def it_knows_when_to_wake_up(self) -> None:
+        idle = [entry for entry in self.ledger if not entry.under_way]
+        if not self.connected:
+            times = [entry.expires for entry in idle if entry.exists]
+        elif self.ledger._silent:
+            times = [entry.due for entry in idle if len(idle) == len(list(self.ledger))]
+        else:
+            times = [entry.due for entry in idle]
+        if self.connected and any(entry.exists or entry.held_by for entry in self.ledger):
+            times.append(self.ledger._verify_at)
+            if not self.ledger._silent:
+                times.append(self.ledger._compare_at)
+        known = [when for when in times if when is not None]
+        assert self.ledger.next_deadline() == min(known, default=None)
 
     @invariant()
     def it_prints(self) -> None:

@@ -6,7 +6,7 @@ from natsup.state.journal import ClientRecord, GatewayRecord, Header, PortRecord
 from natsup.state.ledger import State
 from natsup.state.model import Port, Protocol
 from natsup.state.report import as_json, as_text
-from natsup.state.sweep import leftovers
+from natsup.state.sweep import Place, leftovers
 
 HERE, ROUTER = "192.168.77.2", "http://192.168.77.1:5000/x"
 TCP, UDP = Port(Protocol.TCP, 6881), Port(Protocol.UDP, 51413)
@@ -43,6 +43,23 @@ def test_the_table() -> None:
     )
 
 
+def test_an_address_that_nobody_reaches_has_a_note() -> None:
+    record = session({})
+    for address, said in (
+        ("100.64.0.7", "carrier NAT"),
+        ("10.0.0.1", "another router"),
+        ("", "non"),
+    ):
+        record.gateway = GatewayRecord("upnp", ROUTER, HERE, address)
+        (gateway,) = (shown["gateway"] for shown in as_json([record])["sessions"])
+        assert said in gateway["note"]
+        assert gateway["external_address"] == (address or None)
+        note = as_text([record], now=0.0, zone=UTC).splitlines()[2]
+        assert note == f"  not reachable from the Internet: {gateway['note']}"
+    record.gateway = GatewayRecord("upnp", ROUTER, HERE, None)  # it is not known yet
+    assert "not reachable" not in as_text([record], now=0.0, zone=UTC)
+
+
 def test_nothing_says_what_to_type() -> None:
     assert "natsup exec -- COMMAND" in as_text([], now=0.0)
 
@@ -72,11 +89,13 @@ def test_json() -> None:
                     "protocol": "upnp",
                     "location": ROUTER,
                     "external_address": "11.22.33.1",
+                    "note": "",
                 },
                 "mappings": [
                     {
                         "protocol": "tcp",
                         "port": 6881,
+                        "family": "ipv4",
                         "external_port": 6881,
                         "internal_address": HERE,
                         "state": "mapped",
@@ -101,7 +120,7 @@ def test_json_without_a_router() -> None:
 
 
 def planned(*records: SessionRecord) -> list[tuple[list[Port], list[Port]]]:
-    plan = leftovers(records, location=ROUTER, internal_address=HERE, wall=4000.0)
+    plan = leftovers(records, mappings=Place(ROUTER, HERE), pinholes={}, wall=4000.0)
     return [(list(one.remove), [port for port, _ in one.keep]) for one in plan]
 
 

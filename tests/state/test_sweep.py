@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,11 @@ class Others:
     def withdraw(self, port: Port) -> None:
         raise AssertionError("a sweep has nothing")
 
-    def want(self, port: Port) -> bool:
-        return port in self.wanted
+    def removing(self, port: Port) -> AbstractContextManager[bool]:
+        return nullcontext(port not in self.wanted)
+
+    async def removed(self, port: Port) -> None:
+        raise AssertionError("a sweep wants nothing")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from natsup.state.ledger import Ledger
 from natsup.state.model import Ignored, Outcome
 from natsup.supervisor import clock, finding
 from natsup.supervisor.finding import Finder
+from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.verdict import Rules
 from natsup.upnp.network import Network, NoGateway
 from tests.state.test_keeper import GRANTED, PORT, Others, Router
@@ -104,7 +105,8 @@ def start(world: World, keeper: Keeper, tmp_path: Path, nursery: trio.Nursery) -
             "protocols": ["upnp", "pcp", "natpmp"],
         }
         history = History(tmp_path, "s", ["x"])
-        made = Finder(settings, keeper, Rules(), tmp_path, Others(), history)
+        pinholes = Pinholes(settings, keeper, lambda: bytes(32))
+        made = Finder(settings, keeper, Rules(), tmp_path, Others(), history, pinholes)
         nursery.start_soon(made.run)
         return made
 
@@ -140,13 +142,26 @@ async def test_nobody_waits_for_the_name_of_the_network(
 
 
 async def test_a_known_network_is_looked_at_once(
-    world: World, start: Start, keeper: Keeper, tmp_path: Path
+    world: World,
+    start: Start,
+    keeper: Keeper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And what is known of it is read once."""
     world.found = Here()
+    read: list[str] = []
+
+    def recalled(folder: Path, network: str, *, wall: float) -> Known | None:
+        read.append(network)
+        return recall(folder, network, wall=wall)
+
+    monkeypatch.setattr(finding, "recall", recalled)
     assert await outcome(start(), keeper) == GRANTED
     await wait_all_tasks_blocked()
     assert remembered(tmp_path) is not None
     assert world.looks == 1
+    assert read == [MAC]
 
 
 async def test_another_networks_name_is_not_taken(
@@ -248,3 +263,61 @@ async def test_only_the_search_that_nobody_waits_for_is_a_long_one(
     await wait_all_tasks_blocked()
     assert world.seconds == [0.5, 25.0, 25.0]
     third.set()
+
+
+async def test_the_external_address_is_asked_for_again_when_the_router_is_compared(
+    world: World,
+    start: Start,
+    keeper: Keeper,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finding, "_ADDRESS_SECONDS", 0.0)
+    told = ["11.22.33.1", "11.22.33.2"]
+    asked = [trio.Event(), trio.Event()]
+
+    class Changing(Here):
+        async def external_address(self) -> str | None:
+            asked[2 - len(told)].set()
+            return told.pop(0)
+
+    world.found = Changing()
+    finder = start()
+    with trio.fail_after(20), keeper.wish(PORT) as wish:
+        assert await finder.searched()
+        assert await wish.outcome(60) == GRANTED
+        wish.claim(7)
+        await asked[0].wait()
+        await wait_all_tasks_blocked()
+        assert not asked[1].is_set()
+        keeper.compare()
+        await asked[1].wait()
+        await wait_all_tasks_blocked()
+    known = remembered(tmp_path)
+    assert known is not None
+    assert known.external == "11.22.33.2"
+
+
+async def test_a_change_of_the_network_ends_a_search_of_another_one(
+    world: World, start: Start, keeper: Keeper
+) -> None:
+    world.hold_search[1] = trio.Event()  # for ever
+    finder = start()
+    await wait_all_tasks_blocked()
+    world.found = Here()
+    finder._signs.change("this host has another address")
+    assert await outcome(finder, keeper) == GRANTED
+    assert world.looks == 2
+
+
+async def test_a_router_that_only_says_that_it_is_there_is_not_searched_for_without_end(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def arrival(network: Network) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("natsup.upnp.arrival.arrival", arrival)
+    finder = start()
+    assert await finder.searched()
+    await wait_all_tasks_blocked()
+    assert world.seconds == [60.0, 60.0]  # the first one, and one after it was heard

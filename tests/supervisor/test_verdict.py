@@ -354,3 +354,21 @@ def test_what_is_told_again_after_a_time() -> None:
         False,
         True,
     ]
+
+
+@pytest.mark.parametrize(
+    ("address", "v6only", "what"),
+    [
+        ("::", False, "Publish(tcp/6881, ipv6)"),
+        ("::", True, "Publish(tcp/6881, ipv6, no ipv4)"),
+        ("::ffff:0.0.0.0", False, "Publish(tcp/6881)"),
+        ("2001:db8::2", False, "Pass('a specific address')"),
+    ],
+)
+def test_what_is_published_of_ipv6(address: str, v6only: bool, what: str) -> None:
+    rules = Rules(pinholes=True, ephemeral=True)
+    assert judge(inet6(address, 6881), facts(INET6, v6only=v6only), rules) == what
+    never = judge(inet6("::", 5353), facts(INET6, DGRAM, UDP, v6only=True), rules)
+    assert never == "Pass('a port that is never published')"
+    none = judge(inet6("::", 0), facts(INET6, v6only=True), rules)
+    assert none == "Publish(tcp, ipv6, no ipv4)"

@@ -23,6 +23,7 @@ PPP = "urn:schemas-upnp-org:service:WANPPPConnection:1"
 ETHERNET = Route("eth0", "192.168.1.1", 100)
 WIRELESS = Route("wlan0", "192.168.2.1", 600)
 TUNNEL = Route("tun0", "", 0)
+VPN = Route("tun1", "10.8.0.1", 0, tunnel=True)
 
 
 class TestChoice:
@@ -32,6 +33,8 @@ class TestChoice:
             ([WIRELESS, ETHERNET], None, ETHERNET),
             ([WIRELESS, ETHERNET], "wlan0", WIRELESS),
             ([TUNNEL, WIRELESS, ETHERNET], None, ETHERNET),
+            ([VPN, WIRELESS, ETHERNET], None, ETHERNET),
+            ([VPN, ETHERNET], "tun1", VPN),
         ],
     )
     def test_chosen(self, routes: list[Route], interface: str | None, chosen: Route) -> None:
@@ -45,6 +48,11 @@ class TestChoice:
         found = choose(routes, interface)
         assert isinstance(found, NoGateway)
         assert found.reason
+
+    def test_behind_a_vpn_is_no_router_at_home(self) -> None:
+        found = choose([VPN], None)
+        assert isinstance(found, NoGateway)
+        assert "--interface tun1" in found.reason
 
 
 def here(found: "Igd | NoGateway") -> Igd:

@@ -429,7 +429,7 @@ async def test_nobody_waits_long_for_the_external_address(
 async def test_a_router_that_is_never_idle_is_not_asked_for_its_address(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with home() as (router, igd), igd._turn():
+    async with home() as (router, igd), igd.turn():
         with trio.fail_after(11):
             assert await igd.external_address() is None
         assert router.actions == []

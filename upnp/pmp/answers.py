@@ -9,6 +9,7 @@ from enum import Enum
 from natsup.state.model import Ignored, Port
 
 PORT = 5351  # of the router: RFC 6886, section 3.1; RFC 6887, section 19
+ANNOUNCED_TO, ANNOUNCED_PORT = "224.0.0.1", 5350  # how routers announce themselves
 
 OFF = "the router has switched off"  # how a clause begins that says so of a protocol
 

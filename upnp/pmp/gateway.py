@@ -17,9 +17,12 @@ import trio
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.ears import Ears
+from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.network import tie
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
+    ANNOUNCED_PORT,
+    ANNOUNCED_TO,
     OFF,
     PORT,
     Answer,
@@ -34,7 +37,8 @@ from natsup.upnp.pmp.answers import (
 )
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
 from natsup.upnp.pmp.mapping import Device
-from natsup.upnp.pmp.timing import Reading
+from natsup.upnp.pmp.timing import Pace, Reading
+from natsup.upnp.turns import Turns
 
 log = logging.getLogger("natsup.upnp")
 
@@ -44,7 +48,6 @@ _ASIDE = 2.0  # seconds for what is good to know and nothing waits for
 _EVERY = 10.0  # seconds between looks at the clock of a router that has something mapped
 _SPREAD = 5.0  # seconds over which hosts spread their questions after an announcement
 _APART = 10.0  # seconds between announcements that count
-_ALL, _ALL_PORT = "224.0.0.1", 5350  # where routers announce themselves
 _DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
 _QUIET = 1800.0  # seconds: a refusal may hold for longer, says the router (RFC 6887, section 7.4)
 _T = TypeVar("_T")
@@ -82,9 +85,10 @@ class PmpGateway:
         self._router = (router, port)
         self._interface = interface
         self._seconds = seconds
-        self._one_at_a_time = trio.Lock()
+        self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
         self._clock: Reading | None = None  # the router's
+        self._pace = Pace()
         self._life = 0  # how often it was seen to have been restarted
         self._restarted = False  # and nobody has been told
         self._announced = False
@@ -133,8 +137,8 @@ class PmpGateway:
         yet, one is made for a moment, of a port at random that leads to nobody."""
         if isinstance(self._language, NatPmp):
             with trio.move_on_after(_ASIDE):
-                async with self._one_at_a_time:
-                    told = await self._exchange(Query())
+                async with self._one_at_a_time.turn() as come:
+                    told = await self._exchange(Query()) if come else None
                     return told.external_address if isinstance(told, Told) else None
             return None
         if self._device.external_address is None:
@@ -147,8 +151,9 @@ class PmpGateway:
         """Is it there? None, or a clause that says why not."""
         answer: Answer = Silent(_LATE, sent=True)
         with trio.move_on_after(seconds):
-            async with self._one_at_a_time:
-                answer = await self._exchange(Query())
+            async with self._one_at_a_time.turn() as come:
+                if come:
+                    answer = await self._exchange(Query())
         if isinstance(answer, Silent):
             return f"the router does not answer to {self.title}"
         if isinstance(answer, Refused):
@@ -163,30 +168,39 @@ class PmpGateway:
     async def look(self) -> Silent | None:
         """Read the router's clock. Its silence, if that is all there is."""
         with trio.move_on_after(_ASIDE):
-            async with self._one_at_a_time:
-                answer = await self._exchange(Query())
-                return answer if isinstance(answer, Silent) else None
+            async with self._one_at_a_time.turn() as come:
+                if come:
+                    answer = await self._exchange(Query())
+                    return answer if isinstance(answer, Silent) else None
         return Silent(_LATE, sent=True)
 
-    async def watch(self, signs: "trio.MemorySendChannel[str]", *, interface: str = "") -> None:
+    async def watch(
+        self,
+        signs: "trio.MemorySendChannel[str]",
+        *,
+        interface: str = "",
+        others: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Send a clause for people into ``signs`` whenever the router's clock says that it was
         restarted. It is looked at now and then while something is mapped, and when the router
         announces itself on ``interface``, where that can be heard. Until cancelled, or nobody
-        receives any more.
+        receives any more. ``others``: may other sessions have something mapped?
         """
         with signs:
             async with trio.open_nursery() as nursery:
                 if interface:
                     nursery.start_soon(self._listen, interface)
-                await self._watch(signs)
+                await self._watch(signs, others)
                 nursery.cancel_scope.cancel()
 
-    async def _watch(self, signs: "trio.MemorySendChannel[str]") -> None:
+    async def _watch(
+        self, signs: "trio.MemorySendChannel[str]", others: Callable[[], bool]
+    ) -> None:
         while True:
             with trio.move_on_after(_EVERY):
                 await self._news.wait()
             self._news = trio.Event()
-            if self._kept and not self._restarted:
+            if (self._kept or others()) and not self._restarted:
                 if self._announced:
                     # All hosts of the LAN have heard it (RFC 6886, section 3.2.1; RFC 6887, section
                     # 14.1.3).
@@ -206,7 +220,11 @@ class PmpGateway:
         told = float("-inf")
         try:
             async with Ears(
-                interface, self.internal_address, self._router[0], group=_ALL, port=_ALL_PORT
+                interface,
+                self.internal_address,
+                self._router[0],
+                group=ANNOUNCED_TO,
+                port=ANNOUNCED_PORT,
             ) as ears:
                 while True:
                     await ears.hear()
@@ -225,24 +243,21 @@ class PmpGateway:
         It begins with its turn, and so with what was learned before that. When the time is up it is
         told that nothing is answered any more, and decides itself what that comes to.
         """
-        operation = None
-        try:
-            with trio.move_on_after(self._seconds):
-                async with self._one_at_a_time:
-                    operation = begin(self._device)
+        async with self._one_at_a_time.turn() as come:
+            operation = begin(self._device)
+            try:
+                with trio.move_on_after(self._seconds) as limit:
                     step = next(operation)
-                    while True:
+                    while come:
                         step = operation.send(await self._exchange(step))
-            # No checkpoint from here on: nothing else is learned meanwhile.
-            asked = operation is not None
-            if operation is None:
-                operation = begin(self._device)
-                next(operation)
-            while True:
-                operation.send(Silent(_LATE, sent=asked))
-        except StopIteration as end:
-            result, self._device = end.value
-            return result  # type: ignore[no-any-return]
+                if limit.cancelled_caught:
+                    self._one_at_a_time.fall_silent()
+                # No checkpoint from here on: nothing else is learned meanwhile.
+                while True:
+                    operation.send(Silent(_LATE, sent=come))
+            except StopIteration as end:
+                result, self._device = end.value
+                return result  # type: ignore[no-any-return]
 
     async def _exchange(self, step: Step) -> Answer:
         """Ask, again and again, until there is an answer.
@@ -252,11 +267,12 @@ class PmpGateway:
         because one that stays keeps its port from programs.
         """
         request, sent = self._language.encode(step), 0
-        with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
+        own = self.internal_address
+        with trio.socket.socket(family(own), trio.socket.SOCK_DGRAM) as sock:
             try:
                 tie(sock, self._interface)
-                await sock.bind((self.internal_address, 0))
-                await sock.connect(self._router)
+                await sock.bind(endpoint(own, 0))
+                await sock.connect(endpoint(*self._router))
                 for wait in self._language.retransmission.waits(lambda: random.uniform(-1, 1)):
                     await sock.send(request)
                     sent += 1
@@ -283,7 +299,9 @@ class PmpGateway:
         if heard.epoch is None:
             return
         before, self._clock = self._clock, Reading(heard.epoch, _now())
-        if before is not None and self._language.lost(before, self._clock):
+        if before is None or not self._language.lost(before, self._clock):
+            return
+        if self._pace.believed(before, self._clock):
             log.debug("the router's clock: %s, and then %s", before, self._clock)
             self._life += 1
             self._refused.clear()
@@ -306,7 +324,7 @@ _OFF = frozenset({Refusal.NOT_AUTHORIZED, Refusal.OPCODE})
 
 def location(protocol: str, router: str, port: int = PORT) -> str:
     """Which gateway this is, as a URL."""
-    return f"{protocol}://{router}:{port}"
+    return f"{protocol}://[{router}]:{port}" if ":" in router else f"{protocol}://{router}:{port}"
 
 
 def speak(

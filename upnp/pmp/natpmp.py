@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from natsup.state.model import Port, Protocol
-from natsup.upnp.pmp.answers import Granted, Heard, Map, Query, Refusal, Refused, Step, Told, Unmap
+from natsup.state.model import Protocol
+from natsup.upnp.pmp.answers import Granted, Heard, Map, Query, Refusal, Refused, Step, Told
 
 VERSION = 0
 _ADDRESS, _UDP, _TCP = 0, 1, 2
@@ -94,21 +94,6 @@ def encode_response(said: Response) -> bytes:
     if said.internal_port is None or said.external_port is None or said.lifetime is None:
         return data
     return data + _MAPPED.pack(said.internal_port, said.external_port, said.lifetime)
-
-
-def decode_request(data: bytes) -> Step | None:
-    """What a router is asked; None for what is no request of this version."""
-    if len(data) < 2 or data[0] != VERSION:
-        return None
-    if data[1] == _ADDRESS:
-        return Query()
-    if data[1] not in (_UDP, _TCP) or len(data) < _MAP.size:
-        return None
-    _, code, _, internal, _, lifetime = _MAP.unpack_from(data)
-    if not internal:
-        return None
-    port = Port(Protocol.UDP if code == _UDP else Protocol.TCP, internal)
-    return Map(port, lifetime) if lifetime else Unmap(port)
 
 
 def read(data: bytes, step: Step) -> Heard | None:

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 
 from natsup.state.model import Port, Protocol
 from natsup.upnp.pmp.answers import Granted, Heard, Map, Query, Refusal, Refused, Step, Told
@@ -87,13 +87,15 @@ def nonce(secret: bytes, router: str, client: str, port: Port) -> bytes:
 def encode(step: Step, *, client: str, proof: bytes) -> bytes:
     """A request: sections 14.1 (ANNOUNCE), 11.2 (MAP) and 15.1 (to remove: no lifetime, and no
     external port or address wanted). ``client``: this host's address; ``proof``: the nonce."""
-    own = _mapped(IPv4Address(client)).packed
+    own, anywhere = _address(client).packed, _ANY.packed
+    if ":" in client:
+        anywhere = bytes(16)  # of the same family (section 11.1)
     if isinstance(step, Query):
         return _REQUEST.pack(VERSION, ANNOUNCE, 0, 0, own)
     number = step.port.number
     lifetime, wanted = (step.lifetime, number) if isinstance(step, Map) else (0, 0)
     data = _REQUEST.pack(VERSION, MAP, 0, lifetime, own)
-    data += _MAPPING.pack(proof, _IANA[step.port.protocol], number, wanted, _ANY.packed)
+    data += _MAPPING.pack(proof, _IANA[step.port.protocol], number, wanted, anywhere)
     return data + _PREFER_FAILURE if isinstance(step, Map) and step.insist else data
 
 
@@ -187,5 +189,6 @@ def read(data: bytes, step: Step, *, proof: bytes) -> Heard | None:
     return Heard(granted, said.epoch)
 
 
-def _mapped(address: IPv4Address) -> IPv6Address:
-    return IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
+def _address(text: str) -> IPv6Address:
+    """An address as it is on the wire."""
+    return IPv6Address(text if ":" in text else f"::ffff:{text}")

@@ -57,3 +57,24 @@ def pcp_lost(before: Reading, now: Reading) -> bool:
         return True
     client, server = now.at - before.at, now.epoch - before.epoch
     return client + 2 < server - server / 16 or server + 2 < client - client / 16
+
+
+class Pace:
+    """Is a loss to be believed that a clock tells of?
+
+    Some clocks go at a pace of their own, and would tell of one with every look. A mapping that
+    seems to be lost again and again is asked for less and less. So a clock that has gone on, if
+    by the wrong number of seconds, is believed once, and then not before it has been right for an
+    hour. One that has gone back is always believed.
+    """
+
+    _RIGHT = 3600.0  # seconds
+
+    def __init__(self) -> None:
+        self._wrong = float("-inf")  # when it was last
+
+    def believed(self, before: Reading, now: Reading) -> bool:
+        if now.epoch < before.epoch:
+            return True
+        last, self._wrong = self._wrong, now.at
+        return now.at - last > self._RIGHT
