@@ -207,7 +207,7 @@ class Requester(UpnpRequester):
                 http.receive_data(more)
                 continue
             pieces += 1
-            if pieces > _PIECES:
+            if pieces > max(_PIECES, self._at_most // 128):
                 raise _endless()
             if isinstance(event, h11.Response | h11.InformationalResponse):
                 interim += isinstance(event, h11.InformationalResponse)

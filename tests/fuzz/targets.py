@@ -20,7 +20,7 @@ import trio
 
 from natsup.state import chronicle, history, journal, known, report
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Unknown
-from natsup.upnp import adding, ears, igd, ssdp, trust
+from natsup.upnp import adding, ears, igd, listing, ssdp, trust
 from natsup.upnp.description import Service, Unreadable, services
 from natsup.upnp.library import HttpResponse
 from natsup.upnp.pmp import mapping
@@ -154,6 +154,22 @@ def soap_look(data: bytes) -> None:
         assert held.address.startswith("192.168.1.")
         assert held.address not in (HERE, GATEWAY)
     assert 0 <= held.lease < 1 << 32
+
+
+def soap_list(data: bytes) -> None:
+    ports = [Port(protocol, 6881 + number) for number in range(20) for protocol in Protocol]
+    device = adding.Device(HERE, GATEWAY, 24)
+    operation = listing.surveying(ports, device)
+    answer = _asked(adding.List(Protocol.TCP, 6881, 6900), 200, data)
+    assert isinstance(answer, adding.Listed | adding.Fault)
+    try:
+        next(operation)
+        for _ in range(20):
+            operation.send(answer)
+    except StopIteration as end:
+        assert set(end.value[0].ours) <= set(ports)
+        return
+    raise AssertionError("it asks for ever")
 
 
 def soap_address(data: bytes) -> None:
@@ -344,6 +360,7 @@ TARGETS = {
     "description": Target(description, 256 * 1024),
     "soap-add": Target(soap_add, 64 * 1024),
     "soap-look": Target(soap_look, 64 * 1024),
+    "soap-list": Target(soap_list, listing.LONGEST),
     "soap-address": Target(soap_address, 64 * 1024),
     "soap-fault": Target(soap_fault, 64 * 1024),
     "soap-request": Target(soap_request, 64 * 1024),
