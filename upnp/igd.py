@@ -137,6 +137,8 @@ _CODE = re.compile(
     r"<(?:[\w.-]{1,32}:)?errorCode\b[^<>]{0,200}>\s{0,32}(-?\d{1,40})\s{0,32}<", re.IGNORECASE
 )
 
+_BEGINNING = 64 * 1024  # where an answer tells what it is; only lists are longer
+
 
 def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     """An answer as the library can read it. Raises `_SoapFault`.
@@ -147,9 +149,10 @@ def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     that it breaks the XML, or passes for a fault.
     """
     body = (response.body or "").strip().rstrip("\0")
+    beginning = body[:_BEGINNING]
     good = 200 <= response.status_code < 300
-    answers = re.search(rf"<(?:[\w.-]{{1,32}}:)?{action.name}Response\b", body, re.IGNORECASE)
-    match = None if good and answers else _CODE.search(body)
+    answers = re.search(rf"<(?:[\w.-]{{1,32}}:)?{action.name}Response\b", beginning, re.IGNORECASE)
+    match = None if good and answers else _CODE.search(beginning)
     if match:
         raise _SoapFault(int(match[1]))
     if response.status_code == 404:

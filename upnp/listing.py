@@ -33,6 +33,8 @@ from natsup.upnp.adding import (
 FEW = 8  # ports, for which a list is not worth it
 MOST = 2000  # entries in a list, which is some 400 bytes for each
 LONGEST = 1 << 20  # bytes of an answer
+_BEGINNING = 64 * 1024  # within which a list begins
+_TAGS = 40  # of an entry; there are ten elements in one
 _FULL = 100  # entries: a list of so many, or more, may have been cut off
 _REQUESTS = 16
 _NOTHING = frozenset({714, 730})  # there is no mapping in the range
@@ -51,12 +53,14 @@ _ORDER = ("ExternalPort", "Protocol", "InternalPort", "InternalClient", "Enabled
 def compact(body: str) -> str:
     """What an answer lists, of each entry a line: external port, protocol, internal port and
     address, is it enabled, seconds left. "-" stands for what is not said."""
-    begin = _LISTING.search(body)
+    begin = _LISTING.search(body, 0, _BEGINNING)
     if begin is None:
         return ""
     text = body[begin.end() :]
     if not re.match(r"\s{0,32}<", text):
         text = _unescaped(text)
+    if text.count("<") > MOST * _TAGS:  # it is no list, and takes long to look through
+        return ""
     lines = []
     for part in _ENTRY.split(text, MOST)[1:]:
         fields: dict[str, str] = {}
