@@ -316,7 +316,7 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                     Header(
                         str(record["session"]),
                         int(record["pid"]),
-                        [str(word) for word in record["command"]],
+                        [str(word) for word in record["command"]] or ["?"],
                         _moment(record["started"]),
                     )
                 )

@@ -368,7 +368,7 @@ TARGETS = {
     "http": Target(http, 2 * HTTP_AT_MOST),
     "natpmp": Target(natpmp, 2048),
     "pcp": Target(pcp, 2048),
-    "journal": Target(journal_lines, 1 << 14),
+    "journal": Target(journal_lines, 1 << 12),
     "networks": Target(networks, 1 << 16),
     "history": Target(history_line, 1 << 16),
 }
