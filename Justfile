@@ -40,6 +40,11 @@ conform-long: setup
 kill-everything *arguments: setup
     nice {{python}} -m tests.lab.kill_everything {{arguments}}
 
+# a million inputs, coverage-guided, to each reader of foreign bytes; an hour
+fuzz *arguments: setup
+    .venv/bin/pip install --quiet --editable '.[fuzz]'
+    {{python}} -m tests.fuzz {{arguments}}
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}

@@ -479,8 +479,8 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
                     Header(
                         str(record["session"]),
                         int(record["pid"]),
-                        [str(word) for word in record["command"]],
-                        float(record["started"]),
+                        [str(word) for word in record["command"]] or ["?"],
+                        _moment(record["started"]),
                         str(record.get("boot", "")),
                     )
                 )
@@ -509,7 +509,15 @@ def replay(lines: Iterable[bytes]) -> SessionRecord | None:
     return session
 
 
-def _gateway(record: dict[str, Any]) -> GatewayRecord:
+def _moment(value: Any) -> float:
+    """Seconds of the wall clock that a calendar has. Raises ValueError and TypeError."""
+    moment = float(value)
+    if not 0 <= moment < 1e11:  # nor NaN
+        raise ValueError("no time")
+    return moment
+
+
+def _gateway(record: Any) -> GatewayRecord:
     external = record["external_address"]
     return GatewayRecord(
         str(record["protocol"]),
@@ -547,7 +555,7 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
     session.ports[port] = PortRecord(
         state,
         str(record["reason"]),
-        None if expires is None else float(expires),
+        None if expires is None else _moment(expires),
         int(record["claims"]),
         bool(record["exists"]),
         str(record.get("location", there)),
@@ -557,7 +565,7 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
 
 
 def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:
-    pid, since = int(record["pid"]), float(record.get("since", 0.0))
+    pid, since = int(record["pid"]), _moment(record.get("since", 0.0))
     client = ClientRecord(str(record["name"]), pid, str(record["reason"]), since)
     session.clients.pop(pid, None)
     if record.get("until") is None:

@@ -68,7 +68,15 @@ def _load(folder: Path) -> dict[str, Known]:
         with (folder / _NAME).open("rb") as file:
             document = json.loads(file.read(_LONGEST))
         return {str(name): _read(known) for name, known in document.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ):
         return {}
 
 

@@ -102,7 +102,7 @@ def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
         lines.append("  no router found yet")
     else:
         outside = gateway.external_address or "address unknown"
-        lines.append(f"  router {gateway.location}, external address {outside}")
+        lines.append(f"  router {printable(f'{gateway.location}, external address {outside}')}")
         if _note(gateway):
             lines.append(f"  not reachable from the Internet: {_note(gateway)}")
     rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
@@ -133,7 +133,7 @@ def _row(
     until = "" if known.expires is None else f"until {_clock(known.expires, now, zone)}"
     return [
         f"{port.kind} {port.number}",
-        f"→ {endpoint(inside, port.number)}",
+        f"→ {endpoint(printable(inside), port.number)}",
         known.state.value,
         sockets,
         printable(known.reason or until),

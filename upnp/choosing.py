@@ -33,14 +33,20 @@ class Speakers:
     def __init__(self, secret: Callable[[], bytes]) -> None:
         self._read = secret
         self._kept: bytes | None = None
-        self._made: dict[tuple[str, str, str], PmpGateway] = {}
+        self._made: dict[tuple[str, str, str, str], PmpGateway] = {}
 
     def get(self, protocol: str, network: Network) -> "PmpGateway":
         from natsup.upnp.pmp.gateway import speak
 
-        key = (protocol, network.gateway, network.address)
+        key = (protocol, network.gateway, network.address, network.interface)
         if key not in self._made:
-            self._made[key] = speak(protocol, network.gateway, network.address, secret=self._secret)
+            self._made[key] = speak(
+                protocol,
+                network.gateway,
+                network.address,
+                secret=self._secret,
+                interface=network.interface,
+            )
         return self._made[key]
 
     def _secret(self) -> bytes:

@@ -25,6 +25,7 @@ _FIREWALL = "urn:schemas-upnp-org:service:WANIPv6FirewallControl:"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _MOST_SERVICES = 64
 _DEEPEST = 16
+_MOST_MARKS = 6000  # tags and attributes: defusedxml takes a microsecond or more for each
 
 
 class Unreadable(ValueError):
@@ -47,6 +48,8 @@ def services(document: str, *, url: Url) -> list[Service]:
     """
     if "<!DOCTYPE" in document.upper() or "<!ENTITY" in document.upper():
         raise Unreadable("the router's description has a DTD")
+    if document.count("<") + document.count("=") > _MOST_MARKS:
+        raise Unreadable("the router's description is too long")
     base, found = _read(document)
     usable = []
     for kind, path in found[:_MOST_SERVICES]:

@@ -16,7 +16,7 @@ import trio
 from natsup.state import aside
 from natsup.upnp import ssdp, trust
 from natsup.upnp.description import Condition, Service, Unreadable, best, services
-from natsup.upnp.network import Network, NoGateway, look, towards
+from natsup.upnp.network import Network, NoGateway, look, tie, towards
 
 if TYPE_CHECKING:
     from natsup.upnp.igd import Igd
@@ -122,7 +122,7 @@ async def _search(
     """Send the search, and pass on where the gateway says its descriptions are, each once."""
     with found, trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         try:
-            await search_from(sock, network.address)
+            await search_from(sock, network.address, network.interface)
         except OSError as error:  # the address has gone since the routes were read
             log.debug("the search has no address to start from: %s", error.strerror)
             return
@@ -138,8 +138,10 @@ async def _search(
                 nursery.cancel_scope.cancel()
 
 
-async def search_from(sock: trio.socket.SocketType, address: str) -> None:
-    """Have a UDP socket send its searches from this address of the host. Raises OSError."""
+async def search_from(sock: trio.socket.SocketType, address: str, interface: str) -> None:
+    """Have a UDP socket send its searches from this address of the host, and hear answers by
+    ``interface`` alone. Raises OSError."""
+    tie(sock, interface)
     await sock.bind((address, 0))
     sock.setsockopt(trio.socket.IPPROTO_IP, trio.socket.IP_MULTICAST_TTL, 2)
     own = trio.socket.inet_aton(address)  # with --interface not the default's

@@ -17,6 +17,7 @@ from natsup.upnp import bpf, ssdp
 
 _ETH_P_IP = 0x0800
 _UDP = 17
+_MOST = 100  # packets heard in a second; the kernel keeps some of the rest, and drops the others
 _FRAGMENT = 0x1FFF  # the offset: only a first fragment has a UDP header
 
 
@@ -68,6 +69,8 @@ class Ears:
         self._interface = interface
         self._address = address
         self._gateway = gateway
+        self._second = float("-inf")  # when the one began in which packets are being counted
+        self._count = 0
 
     async def __aenter__(self) -> "Ears":
         kind = trio.socket.SOCK_DGRAM
@@ -95,5 +98,16 @@ class Ears:
         self._member.close()
 
     async def hear(self) -> bytes:
-        """Wait for what the router says next. Raises OSError."""
-        return payload(await self._packets.recv(1 << 16))
+        """Wait for what the router says next. Raises OSError.
+
+        Whoever sends without end in the router's name is not to keep this host busy.
+        """
+        now = trio.current_time()
+        if now >= self._second + 1:
+            self._second, self._count = now, 0
+        elif self._count >= _MOST:
+            await trio.sleep_until(self._second + 1)
+            self._second, self._count = trio.current_time(), 0
+        data = await self._packets.recv(1 << 16)
+        self._count += 1
+        return payload(data)

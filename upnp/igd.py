@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 import trio
@@ -138,6 +139,8 @@ _CODE = re.compile(
     r"<(?:[\w.-]{1,32}:)?errorCode\b[^<>]{0,200}>\s{0,32}(-?\d{1,40})\s{0,32}<", re.IGNORECASE
 )
 
+_BEGINNING = 64 * 1024  # where an answer tells what it is; only lists are longer
+
 
 def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     """An answer as the library can read it. Raises `_SoapFault`.
@@ -148,9 +151,10 @@ def normalised(action: UpnpAction, response: HttpResponse) -> HttpResponse:
     that it breaks the XML, or passes for a fault.
     """
     body = (response.body or "").strip().rstrip("\0")
+    beginning = body[:_BEGINNING]
     good = 200 <= response.status_code < 300
-    answers = re.search(rf"<(?:[\w.-]{{1,32}}:)?{action.name}Response\b", body, re.IGNORECASE)
-    match = None if good and answers else _CODE.search(body)
+    answers = re.search(rf"<(?:[\w.-]{{1,32}}:)?{action.name}Response\b", beginning, re.IGNORECASE)
+    match = None if good and answers else _CODE.search(beginning)
     if match:
         raise _SoapFault(int(match[1]))
     if response.status_code == 404:
@@ -313,7 +317,7 @@ class Igd:
                     connection = await self._call("GetStatusInfo", {})
         found = _text(address, "NewExternalIPAddress")
         connected = _text(connection, "NewConnectionStatus").lower() in ("connected", "up")
-        return Condition(connected, found if _is_address(found) else None)
+        return Condition(connected, _address(found))
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
@@ -434,5 +438,8 @@ def _text(answer: object, name: str) -> str:
     return str(answer.get(name, "")) if isinstance(answer, Mapping) else ""
 
 
-def _is_address(text: str) -> bool:
-    return re.fullmatch(r"\d{1,3}(\.\d{1,3}){3}", text.strip()) is not None
+def _address(text: str) -> str | None:
+    try:
+        return str(IPv4Address(text.strip()))
+    except ValueError:
+        return None

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from natsup.state.model import Port, Protocol
 from natsup.upnp.adding import (
@@ -32,6 +33,8 @@ from natsup.upnp.adding import (
 FEW = 8  # ports, for which a list is not worth it
 MOST = 2000  # entries in a list, which is some 400 bytes for each
 LONGEST = 1 << 20  # bytes of an answer
+_BEGINNING = 64 * 1024  # within which a list begins
+_TAGS = 40  # of an entry; there are ten elements in one
 _FULL = 100  # entries: a list of so many, or more, may have been cut off
 _REQUESTS = 16
 _NOTHING = frozenset({714, 730})  # there is no mapping in the range
@@ -44,28 +47,43 @@ _FIELD = re.compile(
     r"\b[^<>]{0,200}>\s{0,32}([\w.:-]{1,64})\s{0,32}</"
 )
 _LISTING = re.compile(rf"{_TAG}NewPortListing\b[^<>]{{0,200}}>")
-# The rest of HTML's thousands of them has no place in an entry, and takes long.
-_ESCAPED = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
 _ORDER = ("ExternalPort", "Protocol", "InternalPort", "InternalClient", "Enabled", "LeaseTime")
 
 
 def compact(body: str) -> str:
     """What an answer lists, of each entry a line: external port, protocol, internal port and
     address, is it enabled, seconds left. "-" stands for what is not said."""
-    begin = _LISTING.search(body)
+    begin = _LISTING.search(body, 0, _BEGINNING)
     if begin is None:
         return ""
     text = body[begin.end() :]
     if not re.match(r"\s{0,32}<", text):
-        for escaped, char in _ESCAPED:
-            text = text.replace(escaped, char)
+        text = _unescaped(text)
+    if text.count("<") > MOST * _TAGS:  # it is no list, and takes long to look through
+        return ""
     lines = []
     for part in _ENTRY.split(text, MOST)[1:]:
         fields: dict[str, str] = {}
-        for name, value in _FIELD.findall(part[:4096]):
+        for match in islice(_FIELD.finditer(part[:4096]), 2 * len(_ORDER)):
+            name, value = match.groups()
             fields.setdefault(name, value)  # what follows may be a part of its description
         lines.append(" ".join(fields.get(name, "-") for name in _ORDER))
     return "\n".join(lines)
+
+
+# html.unescape() takes a tenth of a second and more for as much as may be listed.
+_ESCAPES = (
+    *((escape, "<") for escape in ("&lt;", "&#60;", "&#x3c;", "&#x3C;")),
+    *((escape, ">") for escape in ("&gt;", "&#62;", "&#x3e;", "&#x3E;")),
+    ("&amp;", "&"),  # at the end: what it begins is escaped twice
+)
+
+
+def _unescaped(text: str) -> str:
+    """With its tags; of other characters none matters that anybody escapes."""
+    for escape, char in _ESCAPES:
+        text = text.replace(escape, char)
+    return text
 
 
 def listed(lines: str) -> Listed:

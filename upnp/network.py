@@ -3,6 +3,7 @@
 The kernel's routes are read in a worker thread: there may be very many.
 """
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
+
+import trio
 
 from natsup.state import aside
 from natsup.upnp.procnet import Files
@@ -111,6 +114,19 @@ def halved(paths: Iterable[Path]) -> list[Route]:
     )
     both = [path for name, path in first.items() if name in second]
     return [Route(path.interface, path.gateway, path.metric) for path in both]
+
+
+def tie(sock: trio.socket.SocketType, interface: str) -> None:
+    """Have a socket hear only what comes in by ``interface``; "": by any.
+
+    Linux takes packets for any of its addresses by any interface, and believes who is said to have
+    sent them (rp_filter in ip-sysctl is off, or loose, on most systems). So what is behind another
+    interface, a container for example, could speak as the router.
+    """
+    if interface:
+        name = interface.encode() + b"\0"
+        with contextlib.suppress(OSError):  # where that is not to be had it goes on as without
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_BINDTODEVICE, name)
 
 
 async def look(interface: str | None = None) -> Network | NoGateway:

@@ -28,9 +28,10 @@ from natsup.upnp.endpoint import endpoint, family
 from natsup.upnp.library import HttpRequest, HttpResponse, UpnpRequester
 
 _HEADERS_AT_MOST = 16 * 1024
+_HEADERS = 100  # lines
+_PIECES = 4096  # of an answer: routers write line by line, but not byte by byte
+_INTERIM = 8  # "100 Continue" and the like, before the answer
 _CHUNK = 16 * 1024
-_PARTS_AT_MOST = 4096  # of a body: reading thousands of chunks of a byte each takes too long
-_ANNOUNCED_AT_MOST = 16  # answers with a status of 1xx, before the one that counts
 _ENDLESS = "the router's answer has no end"
 # Where a document without a length ends, for routers that then keep the connection open
 _ENDS = re.compile(rb"</(?:[\w.-]{1,32}:)?(?:Envelope|root)\s{0,8}>\s{0,8}\Z", re.IGNORECASE)
@@ -190,8 +191,10 @@ class Requester(UpnpRequester):
         assert stream is not None
         assert http is not None
         await stream.send_all(data)
-        status, size, announced, framed = 0, 0, 0, True
+        status, size, framed = 0, 0, True
+        received, pieces, interim = 0, 0, 0
         parts: list[bytes] = []
+        tail = b""
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -199,23 +202,28 @@ class Requester(UpnpRequester):
                 if not more and not self._heard:
                     raise trio.BrokenResourceError("closed before the answer")
                 self._heard = True
+                received += len(more)
+                if received > 2 * (self._at_most + _HEADERS_AT_MOST):
+                    raise _endless()
                 http.receive_data(more)
-            elif isinstance(event, h11.InformationalResponse):
-                announced += 1
-                if announced > _ANNOUNCED_AT_MOST:
-                    raise RequestFailed(_ENDLESS, sent=True)
-            elif isinstance(event, h11.Response):
+                continue
+            pieces += 1
+            if pieces > max(_PIECES, self._at_most // 128):
+                raise _endless()
+            if isinstance(event, h11.Response | h11.InformationalResponse):
+                interim += isinstance(event, h11.InformationalResponse)
+                if len(event.headers) > _HEADERS or interim > _INTERIM:
+                    raise _endless()
                 status = event.status_code
                 names = {name for name, _ in event.headers}
                 framed = bool(names & {b"content-length", b"transfer-encoding"})
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                parts.append(bytes(event.data))
                 if size > self._at_most:
                     raise RequestFailed(_ENDLESS, sent=True, silent=False)  # a page for people?
-                if len(parts) > _PARTS_AT_MOST:
-                    raise RequestFailed(_ENDLESS, sent=True)
-                if not framed and _ENDS.search(b"".join(parts[-64:])[-64:]):
+                parts.append(bytes(event.data))
+                tail = (tail + event.data[-64:])[-64:]
+                if not framed and _ENDS.search(tail):
                     break
             elif isinstance(event, h11.EndOfMessage):
                 break
@@ -234,3 +242,7 @@ class Requester(UpnpRequester):
         if self._stream is not None:
             self._stream.socket.close()
         self._stream = self._http = None
+
+
+def _endless() -> RequestFailed:
+    return RequestFailed(_ENDLESS, sent=True)

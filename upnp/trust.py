@@ -34,11 +34,18 @@ class Url:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
+_LONGEST = 1000  # it stands in what `natsup status` shows
+
+
 @lru_cache(64)
 def read(text: str) -> Url:
     """Read an http URL with an IPv4 address. Raises `Refused`."""
+    if len(text) > _LONGEST:
+        raise Refused("longer than any URL that is meant")
     if not text.isascii() or not text.isprintable() or " " in text:
         raise Refused("characters that no URL has")
+    if "#" in text:
+        raise Refused("a fragment")
     try:
         parts = urlsplit(text)
         port = 80 if parts.port is None else parts.port
@@ -62,8 +69,11 @@ def location(text: str, *, sender: str, own: str) -> Url:
     url = read(text)
     if url.host != sender:
         raise Refused("another host than the one that answered")
-    if url.host == own or ipaddress.IPv4Address(url.host).is_loopback:
+    host = ipaddress.IPv4Address(url.host)
+    if url.host == own or host.is_loopback:
         raise Refused("this host")
+    if host.is_link_local:
+        raise Refused("a link-local address")
     return url
 
 

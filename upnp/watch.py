@@ -204,7 +204,7 @@ class _Watcher:
             with trio.move_on_at(self._watch.next_deadline()):
                 await self._heard.wait()
             if self._watch.ask_at <= trio.current_time():
-                await _ask(self._address, self._gateway, self._watch)
+                await _ask(self._interface, self._address, self._gateway, self._watch)
             reason = self._watch.sign(trio.current_time())
             if reason is not None:
                 try:
@@ -233,7 +233,7 @@ class _Watcher:
             await trio.sleep(_REOPEN)
 
 
-async def _ask(address: str, gateway: str, watching: Watch) -> None:
+async def _ask(interface: str, address: str, gateway: str, watching: Watch) -> None:
     """Ask once, and hear what is answered to it.
 
     By a new socket each time: one that stays keeps its port from programs, if from few.
@@ -241,7 +241,7 @@ async def _ask(address: str, gateway: str, watching: Watch) -> None:
     host, targets = watching.ask(trio.current_time())
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as sock:
         try:
-            await search_from(sock, address)
+            await search_from(sock, address, interface)
             for target in targets:
                 await sock.sendto(ssdp.search(target, host=host), (host, ssdp.PORT))
         except OSError as error:  # the address or the way has gone, and may come back

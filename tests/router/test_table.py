@@ -147,3 +147,13 @@ def test_a_search_is_answered_once() -> None:
     other = search.replace(b"upnp:rootdevice", b"urn:other")
     assert server.replies(other, location="http://x/", udn="u") == []
     assert server.replies(b"NOTIFY * HTTP/1.1\r\n\r\n", location="http://x/", udn="u") == []
+
+
+def test_a_refusal_keeps_nothing_of_the_one_before() -> None:
+    """An exception that is raised again has all its tracebacks, with whatever they hold."""
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(Refused) as error:
+            soap.read_action(b"nonsense")
+        refusals.append(error.value)
+    assert refusals[0] is not refusals[1]

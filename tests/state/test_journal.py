@@ -110,6 +110,9 @@ def test_a_port_that_is_gone_is_forgotten(tmp_path: Path) -> None:
         [b'{"natsup": 2}'],
         [b'{"natsup": 1, "session": "x"}'],
         [b"\xff\xfe"],
+        [b"[" * 100_000],
+        [b'{"natsup": 1, "session": "x", "pid": 1e999, "command": [], "started": 1}'],
+        [b'{"natsup": 1, "session": "x", "pid": 1, "command": [], "started": NaN}'],
     ],
 )
 def test_what_is_no_journal_is_passed_over(lines: list[bytes]) -> None:
@@ -118,7 +121,18 @@ def test_what_is_no_journal_is_passed_over(lines: list[bytes]) -> None:
 
 def test_unknown_records_are_passed_over() -> None:
     header = json.dumps({"natsup": 1, "session": "x", "pid": 1, "command": ["a"], "started": 1})
-    session = replay([header.encode(), b'{"weather": "fine"}', b'{"port": "sctp/5"}', b"7", b"{"])
+    session = replay(
+        [
+            header.encode(),
+            b'{"weather": "fine"}',
+            b'{"port": "sctp/5"}',
+            b"7",
+            b"{",
+            b"[" * 100_000,
+            b'{"gateway": []}',
+            b'{"client": {"pid": Infinity}}',
+        ]
+    )
     assert session is not None
     assert session.ports == {}
 

@@ -18,6 +18,7 @@ import trio
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.ears import Ears
 from natsup.upnp.endpoint import endpoint, family
+from natsup.upnp.network import tie
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import (
     ANNOUNCED_PORT,
@@ -72,14 +73,17 @@ class PmpGateway:
         *,
         port: int = PORT,
         seconds: float = 10.0,
+        interface: str = "",
     ) -> None:
-        """``seconds``: how long an operation may take."""
+        """``seconds``: how long an operation may take. ``interface``: by which the router is heard,
+        "": by any."""
         self.protocol = language.name
         self.location = location(language.name, router, port)
         self.internal_address = internal_address
         self.title = language.title
         self._language = language
         self._router = (router, port)
+        self._interface = interface
         self._seconds = seconds
         self._one_at_a_time = Turns()
         self._device = language.device(random.randint(*_DYNAMIC))
@@ -274,6 +278,7 @@ class PmpGateway:
         own = self.internal_address
         with trio.socket.socket(family(own), trio.socket.SOCK_DGRAM) as sock:
             try:
+                tie(sock, self._interface)
                 await sock.bind(endpoint(own, 0))
                 await sock.connect(endpoint(*self._router))
                 for wait in self._language.retransmission.waits(lambda: random.uniform(-1, 1)):
@@ -337,10 +342,11 @@ def speak(
     *,
     secret: Callable[[], bytes],
     port: int = PORT,
+    interface: str = "",
 ) -> PmpGateway:
     """A gateway by a protocol of `PROTOCOLS`; sends nothing. ``secret``: see `Pcp`."""
     language = Pcp(secret, router, internal_address) if protocol == Pcp.name else NatPmp()
-    return PmpGateway(language, router, internal_address, port=port)
+    return PmpGateway(language, router, internal_address, port=port, interface=interface)
 
 
 def _now() -> float:

@@ -14,7 +14,11 @@ from natsup.upnp.router.table import Mapping, Refused, Table
 SERVICE = "urn:schemas-upnp-org:service:WANIPConnection:1"
 _ENVELOPE = "http://schemas.xmlsoap.org/soap/envelope/"
 _LONGEST_LEASE = 604800  # a week
-_INVALID = Refused(402, "Invalid Args")
+
+
+def _invalid() -> Refused:
+    """A new one each time: an exception keeps all that it was ever raised out of."""
+    return Refused(402, "Invalid Args")
 
 
 def read_action(body: bytes) -> tuple[str, dict[str, str]]:
@@ -24,13 +28,13 @@ def read_action(body: bytes) -> tuple[str, dict[str, str]]:
     try:
         root = fromstring(body, forbid_dtd=True)
     except (ParseError, ValueError, LookupError):  # LookupError: an encoding that does not exist
-        raise _INVALID from None
+        raise _invalid() from None
     for element in root:
         if element.tag == f"{{{_ENVELOPE}}}Body" and len(element):
             action = element[0]
             name = action.tag.rpartition("}")[2]
             return name, {child.tag: (child.text or "").strip() for child in action}
-    raise _INVALID
+    raise _invalid()
 
 
 def answer(action: str, values: Arguments[str, str]) -> bytes:
@@ -69,7 +73,7 @@ def read_port(arguments: Arguments[str, str]) -> Port:
     try:
         return Port(Protocol(arguments["NewProtocol"].lower()), number)
     except (KeyError, ValueError):
-        raise _INVALID from None
+        raise _invalid() from None
 
 
 def read_mapping(arguments: Arguments[str, str], now: float) -> Mapping:
@@ -82,7 +86,7 @@ def read_mapping(arguments: Arguments[str, str], now: float) -> Mapping:
     try:
         client = str(ipaddress.IPv4Address(arguments["NewInternalClient"]))
     except (KeyError, ValueError):
-        raise _INVALID from None
+        raise _invalid() from None
     description = arguments.get("NewPortMappingDescription", "")[:64]
     return Mapping(port, client, internal, description, now + lease if lease else None)
 
@@ -91,7 +95,7 @@ def _number(arguments: Arguments[str, str], name: str, most: int) -> int:
     text = arguments.get(name, "")
     # Python refuses to read thousands of digits.
     if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > most:
-        raise _INVALID
+        raise _invalid()
     return int(text)
 
 
