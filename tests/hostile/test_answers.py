@@ -66,7 +66,7 @@ async def test_4_what_has_no_end_is_left(how: str) -> None:
     async with server(handler) as url, requester(at_most=CAP) as http:
         tracemalloc.start()
         try:
-            with trio.fail_after(10), pytest.raises(RequestFailed) as caught:
+            with trio.fail_after(10), pytest.raises(RequestFailed):
                 await http.get(url, seconds=60)
             most = tracemalloc.get_traced_memory()[1]
         finally:
