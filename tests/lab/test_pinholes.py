@@ -106,8 +106,7 @@ def test_a_socket_that_cannot_be_copied_gets_one_too(lab: Lab, tmp_path: Path) -
 def test_clean_closes_what_a_dead_session_left(lab: Lab, start: Start, protocol: str) -> None:
     program = start("--protocols", protocol)
     assert program.bind("s", 6881, family="INET6") is None
-    for pid in program.behind():
-        os.kill(pid, signal.SIGKILL)
+    program.alone()
     program.kill()
     assert lab.pinholes() == {"tcp/6881": LAN1_6}
     done = lab.run("lan1", [NATSUP, "clean"], env=program.environ)
@@ -120,8 +119,7 @@ def test_clean_closes_what_a_dead_session_left(lab: Lab, start: Start, protocol:
 def test_the_next_session_closes_it_as_well(lab: Lab, start: Start) -> None:
     dead = start()
     assert dead.bind("s", 6881, family="INET6") is None
-    for pid in dead.behind():
-        os.kill(pid, signal.SIGKILL)
+    dead.alone()
     dead.kill()
     assert lab.pinholes() == {"tcp/6881": LAN1_6}
     program = start()

@@ -1,7 +1,5 @@
 """Several sessions on one host, and one router that is asked no more than for one of them."""
 
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +97,8 @@ def test_when_the_one_that_asks_dies_another_does(host: Host) -> None:
         assert program.bind("s", number) is None
     host.wait_for_all()
     host.remote.do(forget=True)
-    for pid in first.behind():
-        os.kill(pid, signal.SIGKILL)
+    first.alone()
+    first.kill()
     # Another one watches from now on, and has asked the router for the number of its start.
     host.lab.wait_for(lambda: host.remote.do()["searches"] != [])
     host.remote.do(tell="alive")
@@ -136,8 +134,7 @@ def test_a_port_of_two_sessions_goes_with_the_last_of_them(
         ending.kill()
         lab.wait_for(lambda: len(other.status()) == 1)
     else:
-        for pid in ending.behind():
-            os.kill(pid, signal.SIGKILL)
+        ending.alone()
         lab.wait_for(lambda: sum(one["alive"] for one in other.status()) == 1)
     assert lab.table() == {"tcp/7000": LAN1}
     assert lab.reaches(7000)
