@@ -162,21 +162,16 @@ class Session:
         self._history = history
         self._clients = ClientWatch(receiver, journal, history)
         self._neighbours = Announcements(session)
-        self._keeper = Keeper(
-            Ledger(Policy(lease=settings["lease"])),
-            journal,
-            clock=clock.now,
-            sleep_until=clock.sleep_until,
-            neighbours=self._neighbours,
-            tell=history.add,
-        )
-        self._pinhole_keeper = Keeper(
-            Ledger(Policy(lease=settings["lease"])),
-            journal,
-            clock=clock.now,
-            sleep_until=clock.sleep_until,
-            neighbours=self._neighbours,
-            tell=history.add,
+        self._keeper, self._pinhole_keeper = (
+            Keeper(
+                Ledger(Policy(lease=settings["lease"])),
+                journal,
+                clock=clock.now,
+                sleep_until=clock.sleep_until,
+                neighbours=self._neighbours,
+                tell=history.add,
+            )
+            for _ in range(2)
         )
         self._pinholes = Pinholes(settings, self._pinhole_keeper, lambda: secret(folder))
         self._finder = Finder(

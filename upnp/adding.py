@@ -10,9 +10,10 @@ another address of this host) is left alone too, unless it was made from here.
 """
 
 import ipaddress
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import repeat
 
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.upnp import faults
@@ -84,6 +85,12 @@ class NoAnswer:
 
     reason: str
     sent: bool
+
+
+def no_answers(reason: str, *, sent: bool) -> Iterator[NoAnswer]:
+    """To one request, which was perhaps ``sent``, and to all after it, which are not. Endless."""
+    yield NoAnswer(reason, sent=sent)
+    yield from repeat(NoAnswer(reason, sent=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from natsup.upnp.adding import (
     Step,
     adding,
     looking,
+    no_answers,
     removing,
 )
 from natsup.upnp.checks import Checks
@@ -341,30 +342,21 @@ class Igd:
                 self._idle = trio.Event()
 
     async def _run(self, begin: Callable[[Device], Operation[_T]]) -> _T:
-        """Carry an operation of natsup.upnp.adding out.
+        """Carry an operation of natsup.upnp.adding out: see `Turns.carry_out`.
 
-        It begins with its turn, and so with what was learned before that. When the time is up it is
-        told that nothing is answered any more, and decides itself what that comes to.
+        It begins with its turn, and so with what was learned before that.
         """
         async with self.turn() as come:
             if self._device.former and trio.current_time() >= self._former_until:
                 self._device = replace(self._device, former=frozenset())
-            operation = begin(self._device)
-            asked = come
-            try:
-                with trio.move_on_after(self._timeout) as limit:
-                    step = next(operation)
-                    while come:
-                        step = operation.send(await self._ask(step))
-                if limit.cancelled_caught:
-                    self._one_at_a_time.fall_silent()
-                # No checkpoint from here on: nothing else is learned meanwhile.
-                while True:
-                    operation.send(NoAnswer(_LATE, sent=asked))
-                    asked = False
-            except StopIteration as end:
-                result, self._device = end.value
-                return result  # type: ignore[no-any-return]
+            result, self._device = await self._one_at_a_time.carry_out(
+                begin(self._device),
+                self._ask,
+                come=come,
+                seconds=self._timeout,
+                late=no_answers(_LATE, sent=come),
+            )
+            return result
 
     async def _list(self, step: List) -> Answer:
         arguments = {

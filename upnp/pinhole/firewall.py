@@ -9,10 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-import trio
-
 from natsup.state.model import Outcome, Port, Protocol, Removal
-from natsup.upnp.adding import Done, Fault, NoAnswer
+from natsup.upnp.adding import Done, Fault, NoAnswer, no_answers
 from natsup.upnp.pinhole import soap
 from natsup.upnp.pinhole.opening import (
     LONGEST,
@@ -90,28 +88,20 @@ class Firewall:
         self._device = self._device.having(port, handle, LONGEST)
 
     async def _run(self, begin: Callable[[Device], Operation[_T]]) -> _T:
-        """Carry an operation of natsup.upnp.pinhole.opening out.
+        """Carry an operation of natsup.upnp.pinhole.opening out: see `Turns.carry_out`.
 
-        It begins with its turn, and so with what was learned before that. When the time is up it is
-        told that nothing is answered any more, and decides itself what that comes to.
+        It begins with its turn, and so with what was learned before that.
         """
         async with self._next() as come:
-            operation = begin(self._device)
-            asked = come
             try:
-                with trio.move_on_after(self._seconds) as limit:
-                    step = next(operation)
-                    while come:
-                        step = operation.send(await self._ask(step))
-                if limit.cancelled_caught:
-                    self._one_at_a_time.fall_silent()
-                # No checkpoint from here on: nothing else is learned meanwhile.
-                while True:
-                    operation.send(NoAnswer(_LATE, sent=asked))
-                    asked = False
-            except StopIteration as end:
-                result, self._device = end.value
-                return result  # type: ignore[no-any-return]
+                result, self._device = await self._one_at_a_time.carry_out(
+                    begin(self._device),
+                    self._ask,
+                    come=come,
+                    seconds=self._seconds,
+                    late=no_answers(_LATE, sent=come),
+                )
+                return result
             finally:
                 self._requester.close()  # there are routers that take a single connection
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import TypeVar
 
 import trio
@@ -246,26 +247,19 @@ class PmpGateway:
     # --- requests ---
 
     async def _run(self, begin: Callable[[Device], Operation[_T]]) -> _T:
-        """Carry an operation of natsup.upnp.pmp.mapping out.
+        """Carry an operation of natsup.upnp.pmp.mapping out: see `Turns.carry_out`.
 
-        It begins with its turn, and so with what was learned before that. When the time is up it is
-        told that nothing is answered any more, and decides itself what that comes to.
+        It begins with its turn, and so with what was learned before that.
         """
         async with self._one_at_a_time.turn() as come:
-            operation = begin(self._device)
-            try:
-                with trio.move_on_after(self._seconds) as limit:
-                    step = next(operation)
-                    while come:
-                        step = operation.send(await self._exchange(step))
-                if limit.cancelled_caught:
-                    self._one_at_a_time.fall_silent()
-                # No checkpoint from here on: nothing else is learned meanwhile.
-                while True:
-                    operation.send(Silent(_LATE, sent=come))
-            except StopIteration as end:
-                result, self._device = end.value
-                return result  # type: ignore[no-any-return]
+            result, self._device = await self._one_at_a_time.carry_out(
+                begin(self._device),
+                self._exchange,
+                come=come,
+                seconds=self._seconds,
+                late=repeat(Silent(_LATE, sent=come)),
+            )
+            return result
 
     async def _exchange(self, step: Step) -> Answer:
         """Ask, again and again, until there is an answer.
