@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -418,7 +419,7 @@ def test_the_next_session_removes_what_a_dead_one_left(lab: Lab, start: Start) -
     program = start()
     assert program.bind("s", 7001) is None
     lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
-    lab.wait_for(lambda: "tcp/7000 of python3 " in program.log())
+    lab.wait_for(lambda: f"tcp/7000 of {Path(sys.executable).name} " in program.log())
 
 
 def test_a_dead_session_does_not_take_what_is_another_hosts_by_now(lab: Lab, start: Start) -> None:
