@@ -21,6 +21,8 @@ _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
     ("status", "[--json]", "every session's ports, and what state each is in"),
     ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
+    ("config", "show [PROGRAM] | check [FILE]", "what natsup is told, and from where"),
+    ("explain", "[CODE|TOPIC]", "what a code or a word means, and what to do about it"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
@@ -46,6 +48,14 @@ def _run(words: list[str]) -> int:
         from natsup.supervisor import past
 
         return past.main(_Parser(prog="natsup log"), rest)
+    if name == "config":
+        from natsup.supervisor import config_command
+
+        return config_command.main(_Parser, rest)
+    if name == "explain":
+        from natsup.supervisor import explain
+
+        return explain.main(_Parser(prog="natsup explain"), rest)
     if name == "doctor":
         from natsup.supervisor import doctor
 
