@@ -45,10 +45,9 @@ fuzz *arguments: setup
     .venv/bin/pip install --quiet --editable '.[fuzz]'
     {{python}} -m tests.fuzz {{arguments}}
 
-# the pages that are made of natsup's own texts
-pages: setup
+# the page that is made of what natsup explain says
+explain-page: setup
     .venv/bin/natsup explain --markdown > docs/explain.md
-    {{python}} -m natsup.supervisor.config_page docs/configuration.md
 
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from importlib.metadata import version
 from ipaddress import IPv4Address
@@ -14,6 +13,7 @@ from typing import Any, NoReturn
 from natsup.state import report
 from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.options import BadOption, check_state_folder
 
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
@@ -41,7 +41,7 @@ def _run(words: list[str]) -> int:
     try:
         check_state_folder(os.environ)
     except BadOption as error:
-        return _complain(str(error))
+        return complain(str(error))
     if name == "status":
         return _status(rest)
     if name == "log":
@@ -83,8 +83,8 @@ def _run(words: list[str]) -> int:
         print(f"natsup {version('natsup')}")
         return 0
     if name:
-        return _complain(f"unknown command {name!r}{_nearest(name)}; see natsup --help")
-    return _complain("no command given; natsup exec -- COMMAND runs one, natsup --help tells more")
+        return complain(f"unknown command {name!r}{_nearest(name)}; see natsup --help")
+    return complain("no command given; natsup exec -- COMMAND runs one, natsup --help tells more")
 
 
 def usage() -> str:
@@ -119,7 +119,8 @@ def _status(words: list[str]) -> int:
     try:
         found = sessions(directory)
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be read: {error.strerror}")
+        reason = f"the state folder {directory} cannot be read: {error.strerror}"
+        return complain(f"{reason}; {SEE_FOLDER}")
     if options.json:
         print(json.dumps(report.as_json(found), indent=2))
     else:
@@ -155,7 +156,8 @@ def _clean(words: list[str]) -> int:
         left = forget(dead, wall=time.time())
         remove_unread(directory, wall=time.time())
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
+        reason = f"the state folder {directory} cannot be used: {error.strerror}"
+        return complain(f"{reason}; {SEE_FOLDER}")
     if not left:
         print(
             "Nothing was left on the router."
@@ -189,7 +191,7 @@ def _clean(words: list[str]) -> int:
 
     done = trio.run(run)
     if isinstance(done, NoGateway):
-        return _complain(f"no router to clean: {done.reason}")
+        return complain(f"no router to clean: {done.reason}; natsup doctor tells more")
     with contextlib.suppress(OSError):  # what was done counts, and is told below
         history.append(directory, [history.line_of(entry) for entry in done.entries])
     print("\n".join(done.lines()) or "Nothing was left on the router.")
@@ -217,7 +219,7 @@ def _gateway(words: list[str]) -> int:
     options = parser.parse_args(words)
     for name, given in (("--internal", options.internal), ("--external", options.external)):
         if not _is_here(given):
-            return _complain(f"{name}: {given} is no address of this host; ip addr lists them")
+            return complain(f"{name}: {given} is no address of this host; ip addr lists them")
 
     import trio
 
@@ -236,7 +238,7 @@ def _gateway(words: list[str]) -> int:
         pass
     except* OSError as group:
         reasons = [str(error.strerror or error) for error in _leaves(group)]
-        status = _complain(
+        status = complain(
             f"{options.internal} cannot be served: {reasons[0]}; is the port taken, or UDP port"
             " 1900?"
         )
@@ -291,8 +293,3 @@ def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def _complain(message: str) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return 125

@@ -8,16 +8,16 @@
 
 The keys are the options of `natsup exec`. A file is taken whole or not at all: with a mistake in it
 nobody can know what its writer relies on.
+
+The launcher reads it, and the program waits: what only mistakes need is imported for them.
 """
 
 import errno
-import json
 import os
 import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from natsup.supervisor.options import OPTIONS, BadOption, Given, Layer, Option
@@ -178,6 +178,8 @@ def _entries(document: dict[str, Any]) -> Iterator[tuple[Key, Option | None, Any
 
 def _unknown(key: Key, value: Any) -> str:
     """What to say of what is no setting."""
+    from difflib import get_close_matches
+
     *outer, name = key
     if len(key) == 2 and isinstance(value, dict):
         return f"[{_PROGRAM}.{name}]: {name!r} will not do; give the name of a program, no path"
@@ -218,7 +220,9 @@ def as_text(option: Option, value: Any) -> str:
             plain = all(isinstance(v, (str, int)) and not isinstance(v, bool) for v in value)
             if plain and all(parts):
                 return ",".join(parts)
-    shown = json.dumps(value, default=str, ensure_ascii=False)
+    from json import dumps
+
+    shown = dumps(value, default=str, ensure_ascii=False)
     if len(shown) > 40:
         shown = shown[:39] + "…"
     raise BadOption(f"{option.name}: {shown} will not do; give {wanted(option)}")

@@ -172,9 +172,9 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
                 text = f"{text}, with {_written_report(error)}"
     finally:
         for watcher in watchers:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 handover.send(watcher, handover.FAILED)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             os.write(2, f"natsup: {text}\n".encode(errors="backslashreplace"))
         os._exit(status)
 

@@ -92,4 +92,4 @@ def test_texts_fit_a_terminal() -> None:
 
 def test_the_page_says_the_same() -> None:
     page = Path(__file__).parents[2] / "docs/explain.md"
-    assert page.read_text() == explain.as_markdown() + "\n", "just pages writes it anew"
+    assert page.read_text() == explain.as_markdown() + "\n", "just explain-page writes it anew"

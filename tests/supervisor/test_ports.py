@@ -78,7 +78,7 @@ def test_some_lists(text: str, expected: list[tuple[str, int, int]]) -> None:
     ],
 )
 def test_what_is_no_list(text: str) -> None:
-    with pytest.raises(ValueError, match="^no (port|range|protocol): "):
+    with pytest.raises(ValueError, match=r"^no (port|range|protocol): "):
         read(text)
 
 
