@@ -15,6 +15,7 @@ from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.options import BadOption, check_state_folder
+from natsup.supervisor.settings import of_network
 
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
 _COMMANDS = (
@@ -38,8 +39,11 @@ def main(words: list[str]) -> int:
 
 def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
+    network: dict[str, str] = {}
     try:
         check_state_folder(os.environ)
+        if name in ("doctor", "clean"):
+            network = of_network(os.environ)
     except BadOption as error:
         return complain(str(error))
     if name == "status":
@@ -59,9 +63,11 @@ def _run(words: list[str]) -> int:
     if name == "doctor":
         from natsup.supervisor import doctor
 
-        return doctor.main(_Parser(prog="natsup doctor"), rest)
+        parser = _Parser(prog="natsup doctor")
+        parser.set_defaults(**network)
+        return doctor.main(parser, rest)
     if name == "clean":
-        return _clean(rest)
+        return _clean(rest, network)
     if name == "demo":
         what = "The main job, in network namespaces, with no router needed."
         _Parser(prog="natsup demo", description=what).parse_args(rest)
@@ -128,11 +134,12 @@ def _status(words: list[str]) -> int:
     return 0
 
 
-def _clean(words: list[str]) -> int:
+def _clean(words: list[str], network: dict[str, str]) -> int:
     parser = _Parser(
         prog="natsup clean",
         description="Remove from the router what dead sessions left there, and only that.",
     )
+    parser.set_defaults(**network)
     parser.add_argument("--gateway", metavar="URL", help="the router's description")
     parser.add_argument("--interface", metavar="IF", help="the interface that leads to the router")
     options = parser.parse_args(words)

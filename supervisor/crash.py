@@ -3,6 +3,7 @@
 Reports are for who mends natsup. They hold what failed and where, and nothing of the environment.
 """
 
+import contextlib
 import os
 import platform
 import sys
@@ -25,7 +26,20 @@ def end(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, MemoryError):
         return complain("out of memory; end something that needs much of it, and try again")
-    return report("".join(traceback.format_exception(error)), type(error).__name__)
+    what = f"an error inside natsup ({type(error).__name__})"
+    try:
+        path = write(error)
+    except OSError as problem:
+        why = f"no report of it can be written: {problem.strerror}"
+        return complain(f"{what}; {why}; natsup doctor may tell more", SOFTWARE)
+    return complain(f"{what}; please report it, with {path}", SOFTWARE)
+
+
+def end_quietly(error: BaseException) -> int:
+    """The same where the terminal is the program's, if there is one."""
+    with contextlib.suppress(OSError):
+        write(error)
+    return SOFTWARE
 
 
 def holds(error: BaseException, kind: type[BaseException]) -> bool:
@@ -35,18 +49,7 @@ def holds(error: BaseException, kind: type[BaseException]) -> bool:
     return isinstance(error, kind)
 
 
-def report(text: str, name: str) -> int:
-    """Write a report, and say so. Returns the exit status."""
-    what = f"an error inside natsup ({name})"
-    try:
-        path = write(text)
-    except OSError as error:
-        why = f"no report of it can be written: {error.strerror}"
-        return complain(f"{what}; {why}; natsup doctor may tell more", SOFTWARE)
-    return complain(f"{what}; please report it, with {path}", SOFTWARE)
-
-
-def write(text: str) -> str:
+def write(error: BaseException) -> str:
     """Write a report. Returns its path; raises OSError."""
     from natsup.state.journal import default_directory
 
@@ -60,7 +63,8 @@ def write(text: str) -> str:
     head = f"natsup {_version()}, Python {platform.python_version()}, Linux {os.uname().release}"
     words = " ".join(sys.argv[1:3])  # what the user asked for, and no more
     with open(fd, "w", encoding="utf-8", errors="replace") as file:
-        file.write(f"{head}, {os.uname().machine}\nnatsup {words} ...\n\n{text}")
+        file.write(f"{head}, {os.uname().machine}\nnatsup {words} ...\n\n")
+        file.writelines(traceback.format_exception(error))
     return path
 
 

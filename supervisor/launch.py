@@ -169,7 +169,9 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
         text = f"an error inside natsup, {error!r}; please report it"
         if not closes:  # or to read and write would be to close, and to wait for ever
             with contextlib.suppress(Exception):
-                text = f"{text}, with {_written_report(error)}"
+                from natsup.supervisor import crash
+
+                text = f"{text}, with {crash.write(error)}"
     finally:
         for watcher in watchers:
             with contextlib.suppress(Exception):
@@ -179,19 +181,11 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
         os._exit(status)
 
 
-def _written_report(error: BaseException) -> str:
-    from traceback import format_exception
-
-    from natsup.supervisor import crash
-
-    return crash.write("".join(format_exception(error)))
-
-
-def _tell_of_crash(error: BaseException) -> int:
+def _tell_of_crash(error: BaseException, *, quietly: bool = False) -> int:
     """In a child of natsup's own. Returns its exit status."""
     from natsup.supervisor import crash
 
-    return crash.end(error)
+    return crash.end_quietly(error) if quietly else crash.end(error)
 
 
 def _forget_coerced_locale() -> None:
@@ -262,6 +256,7 @@ def _supervise_child(
     from natsup.supervisor.detach import from_the_program
 
     status = FAILED
+    runs = False
     launcher = os.getppid()
     try:
         libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
@@ -282,12 +277,13 @@ def _supervise_child(
             handover.send(from_program, handover.RECEIVED)
             if handover.receive(from_program)[0] != handover.FAILED:
                 from_program.close()
+                runs = True
                 handover.send(control, handover.PROGRAM, pid, os.pidfd_open(pid))
                 guard.become_supervisor(listener, page, control.fileno(), program=pid)
         _, ended = os.waitpid(pid, 0)
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     except BaseException as error:
-        status = _tell_of_crash(error)
+        status = _tell_of_crash(error, quietly=runs)
     finally:
         os._exit(status)
 

@@ -293,8 +293,9 @@ def check(
         same = _among(name, settings["clients"])
         if same:
             more = "" if same == name else f", as {same!r}, of which the kernel keeps 15 bytes"
+            giver, other = where.get("servers", "--servers"), where.get("clients", "--clients")
             raise BadOption(
-                f"--servers: {name!r} is among --clients, too{more}; give it to one of them"
+                f"{giver}: {name!r} is among {other}, too{more}; give it to one of them"
             )
     name = settings["interface"]
     if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):

@@ -192,4 +192,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Exception as error:
+        from natsup.supervisor import crash
+
+        os._exit(crash.end_quietly(error))

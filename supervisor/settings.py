@@ -52,6 +52,18 @@ def found(given: Sequence[options.Given], command: list[str], environ: Mapping[s
     return Found(options.decide(layers), command, files)
 
 
+def of_network(environ: Mapping[str, str]) -> dict[str, str]:
+    """How to find the router, for other commands, which have options of the same names. Raises
+    `BadOption`."""
+    told = found([], [], environ)
+    options.check({**told.settings, "log": None}, environ, told.decided)
+    return {
+        key: told.settings[key]
+        for key in ("gateway", "interface")
+        if told.settings[key] is not None
+    }
+
+
 def places(environ: Mapping[str, str], chosen: str | None) -> list[str]:
     """Where configuration files may stand; what the last one says comes first. Pure.
 

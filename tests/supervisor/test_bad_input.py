@@ -123,6 +123,15 @@ def test_every_mistake_is_named(surely: dict[str, str], place: Path) -> None:
     refused(run("exec", "true", environ=surely), f"{path}:1: unknown setting 'leese'")
 
 
+@pytest.mark.parametrize("command", ["doctor", "clean"])
+def test_other_commands_heed_it(surely: dict[str, str], place: Path, command: str) -> None:
+    path = write(place, "interface = 'nsu-none'\n")
+    refused(
+        run(command, environ=surely), f"{path}: interface: there is no 'nsu-none' here; ip link"
+    )
+    refused(run(command, environ={**surely, "NATSUP_GATEWAY": "x"}), "NATSUP_GATEWAY: 'x' will not")
+
+
 def test_a_file_that_is_no_configuration(surely: dict[str, str], place: Path) -> None:
     path = write(place, "#" * 70000)
     refused(run("exec", "true", environ=surely), f"{path}: it is larger than 65536 bytes; is it")
@@ -131,6 +140,7 @@ def test_a_file_that_is_no_configuration(surely: dict[str, str], place: Path) ->
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["doctor", "--interface", "nsu-none"], "argument --interface: there is no 'nsu-none'"),
         (["config"], "the following arguments are required: WHAT; see natsup config --help"),
         (["config", "shwo"], "argument WHAT: invalid choice: 'shwo'"),
         (["config", "check", "--json"], "check has no --json; see natsup config --help"),
@@ -165,7 +175,10 @@ def test_command_lines(surely: dict[str, str], words: list[str], message: str) -
         ({"NATSUP_INTERFACE": "nsu-none"}, "NATSUP_INTERFACE: there is no 'nsu-none' here; ip"),
         ({"NATSUP_LOG": "/no/x"}, "NATSUP_LOG: /no/x cannot be written: No such file or"),
         ({"NATSUP_CLIENTS": "a,,b"}, "NATSUP_CLIENTS: 'a,,b' will not do; give names"),
-        ({"NATSUP_CLIENTS": "a", "NATSUP_SERVERS": "a"}, "--servers: 'a' is among --clients, too"),
+        (
+            {"NATSUP_CLIENTS": "a", "NATSUP_SERVERS": "a"},
+            "NATSUP_SERVERS: 'a' is among NATSUP_CLIENTS, too; give it to one of them",
+        ),
     ],
 )
 def test_variables(surely: dict[str, str], variables: dict[str, str], message: str) -> None:

@@ -129,7 +129,7 @@ def test_old_reports_go(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
     folder.mkdir(parents=True)
     for number in range(25):
         (folder / f"20000101T0000{number:02}Z-1.txt").touch()
-    path = Path(crash.write("text"))
+    path = Path(crash.write(KeyError("x")))
     left = sorted(folder.iterdir())
     assert len(left) == 20
     assert left[-1] == path
