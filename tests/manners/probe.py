@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
+import threading
 
-COUNTED = ["HUP", "INT", "QUIT", "TERM", "CONT", "WINCH", "USR1", "RTMIN", "RTMIN+1", "RTMIN+2"]
+COUNTED = ["HUP", "INT", "QUIT", "TERM", "CONT", "WINCH", "USR1", "RTMIN", "RTMAX"]
 
 
 def report() -> None:
@@ -64,22 +65,26 @@ def report() -> None:
 
 
 def _number(name: str) -> int:
-    name, _, offset = name.partition("+")
-    return int(getattr(signal, "SIG" + name)) + int(offset or 0)
+    return int(getattr(signal, "SIG" + name))
 
 
 def main() -> None:
-    """Count signals, and obey."""
+    """Count signals, and obey.
+
+    They are taken by sigwait(), in the order of their numbers, because Python runs one handler for
+    any number of signals that come close together.
+    """
     counts = dict.fromkeys(COUNTED, 0)
     names = {_number(name): name for name in COUNTED}
+    signal.pthread_sigmask(signal.SIG_BLOCK, names)
 
-    def count(number: int, _: object) -> None:
-        name = names[number]
-        counts[name] += 1
-        os.write(1, f"<{name} {counts[name]}>\n".encode())
+    def count() -> None:
+        while True:
+            name = names[signal.sigwait(names)]
+            counts[name] += 1
+            os.write(1, f"<{name} {counts[name]}>\n".encode())
 
-    for number in names:
-        signal.signal(number, count)
+    threading.Thread(target=count, daemon=True).start()
     os.write(1, f"<pid {os.getpid()} group {os.getpgrp()} parent {os.getppid()}>\n".encode())
     while line := os.read(0, 100).decode().strip():
         word, _, value = line.partition(" ")

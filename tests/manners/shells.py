@@ -31,13 +31,13 @@ class _Shell(Terminal):
         found = self.until(r"status=(\d+)\r\n.*READY> ")
         return int(found[1])
 
-    def counts(self) -> dict[str, int]:
-        """Of the probe. What is sent to the whole job reaches it once if it is not told again:
-        what is sent after it by the same way is waited for."""
-        before = len(self.output)
+    def counts(self, launcher: int) -> dict[str, int]:
+        """Of the probe. First the last of all signals is sent to whom the shell has started: none
+        that has been told it is under way any more."""
+        os.kill(launcher, signal.SIGRTMAX)
+        self.until("<RTMAX")
         self.type("counts\n")
         told = self.until(r"<counts ([^>]*)>")[1].decode()
-        assert before < len(self.output)
         return {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", told)}
 
 
@@ -64,11 +64,9 @@ def _read_behind(shell: _Shell) -> str:
     """In the background it reads from the terminal, and is stopped for that."""
     shell.type("\x1a")
     shell.until("Stopped.*READY> ")
-    shell.type("bg\n")
-    shell.until("<CONT")
-    shell.type("\n")  # bash tells at a prompt
+    shell.type("bg\n")  # its SIGCONT may be lost: what stops takes it away, prepare_signal()
     while shell.until(r"Stopped|READY> ")[0] != b"Stopped":
-        shell.type("\n")
+        shell.type("\n")  # bash tells at a prompt
     shell.type("fg\n")
     shell.until("<CONT")
     return "stopped, goes on"
@@ -79,7 +77,8 @@ def keys(way: Way, bare: Way) -> dict[str, str]:
     found = {}
     with _Shell(way) as shell:
         shell.start(PROBE)
-        pid = int(shell.until(r"<pid (\d+)")[1])
+        numbers = shell.until(r"<pid (\d+) group (\d+) parent (\d+)>").groups()
+        pid, group, parent = map(int, numbers)
         shell.type("\x03")
         shell.until("<INT")
         shell.type("\x1c")
@@ -91,15 +90,15 @@ def keys(way: Way, bare: Way) -> dict[str, str]:
         found["Ctrl-Z and fg"] = _stop(shell, pid, way, "\x1a")
         found["the program stops itself; fg"] = _stop(shell, pid, way, "stop\n")
         found["the program stops its group; fg"] = _stop(shell, pid, way, "stop group\n")
-        reading = "" if way.name == "tini" else _read_behind(shell)
-        counts = shell.counts()
+        counts = shell.counts(way.launcher(pid, group, parent))
+        reading = "not tried" if way.name == "tini" else _read_behind(shell)
         shell.type("exit 7\n")
         shell.until("READY> ")
-        found["bg; a read from the terminal there; fg"] = reading or "not tried"
+        found["bg; a read from the terminal there; fg"] = reading
         found["Ctrl-C"] = _times(counts["INT"])
         found["Ctrl-\\"] = _times(counts["QUIT"])
         found["the window's size changes"] = f"{_times(counts['WINCH'])}, {size}"
-        found["SIGCONT for each continue"] = _times(counts["CONT"] // (5 if reading else 3))
+        found["SIGCONT, for the last of three continues"] = _times(counts["CONT"] - 2)
         found["exit status in the shell"] = str(shell.status())
     return found
 
