@@ -178,8 +178,10 @@ def first_process(way: Way, bare: Way) -> dict[str, str]:
         "    os._exit(0)\n"
         "os.wait()\n"
         "path = f'/proc/{int(os.read(there, 100))}/stat'\n"
-        "def state(): return open(path).read().rpartition(') ')[2][0]\n"
-        "while os.path.exists(path) and state() != 'Z': pass\n"
+        "def state():\n"
+        "    try: return open(path).read().rpartition(') ')[2][0]\n"
+        "    except OSError: return 'Z'\n"  # it has been reaped
+        "while state() != 'Z': pass\n"
         "deadline = time.monotonic() + float(sys.argv[1])\n"
         "while (left := os.path.exists(path)) and time.monotonic() < deadline: time.sleep(0.01)\n"
         "print(int(left), flush=True)\n"

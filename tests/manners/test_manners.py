@@ -21,7 +21,7 @@ def test_the_page_is_made_by_the_table() -> None:
     """Its rows are read back, and make the same page; each explanation is of a row."""
     lines = table.PAGE.read_text().splitlines()
     cells = [line.split(" | ") for line in lines if line.startswith("| ") and " | " in line]
-    found = {row[0].removeprefix("| "): row[1:] for row in cells if row[0] != "| "}
+    found = {row[0].removeprefix("| "): row[1:] for row in cells if row[0] != "|"}
     for name, seen in found.items():
         seen[-1] = seen[-1].removesuffix(" |")
         for place, text in enumerate(seen):
