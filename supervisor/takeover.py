@@ -16,7 +16,7 @@ from natsup.state import aside
 from natsup.state.journal import Journal, SessionRecord, SocketRecord
 from natsup.state.keeper import Keeper
 from natsup.state.model import Port
-from natsup.supervisor import afterwards, diag, inherited, libc
+from natsup.supervisor import afterwards, closings, diag, inherited, libc
 from natsup.supervisor.abi import IPPROTO_MPTCP
 from natsup.supervisor.afterwards import Sought
 from natsup.supervisor.destroyed import KERNEL_PROTOCOLS
@@ -26,6 +26,7 @@ from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.page import UNJUDGED, Unanswered
 from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.target import Unreachable, thread_group, thread_pidfd
+from natsup.upnp import rtnetlink
 
 log = logging.getLogger("natsup.session")
 
@@ -168,6 +169,9 @@ def lives(record: SocketRecord) -> bool:
 def _lives(record: SocketRecord) -> bool:
     port = _port(record)
     with contextlib.suppress(OSError):
+        if rtnetlink.avoided():
+            listed = closings.listed(record.domain, port.protocol)
+            return listed.get(record.inode) == (bytes.fromhex(record.address), port.number)
         for found in diag.dump(record.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
             if (found.port, found.inode) == (port.number, record.inode):
                 return record.cookie in (found.cookie, -found.inode) or (

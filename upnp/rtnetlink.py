@@ -50,6 +50,11 @@ def avoid() -> None:
     _avoided = True
 
 
+def avoided() -> bool:
+    """Has `avoid` been called?"""
+    return _avoided
+
+
 def opened() -> socket.socket:
     """A socket of rtnetlink's. Raises OSError."""
     if _avoided:

@@ -22,7 +22,9 @@ from natsup.state import chronicle, history, journal, known, report
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Unknown
 from natsup.upnp import adding, ears, igd, listing, ssdp, trust
 from natsup.upnp.description import Service, Unreadable, services
+from natsup.upnp.description import firewall as find_firewall
 from natsup.upnp.library import HttpResponse
+from natsup.upnp.pinhole import soap as pinhole_soap
 from natsup.upnp.pmp import mapping
 from natsup.upnp.pmp.answers import Answer, Map, Query, Silent, Step, Unmap
 from natsup.upnp.pmp.languages import Language, NatPmp, Pcp
@@ -212,6 +214,29 @@ def soap_request(data: bytes) -> None:
     assert len(said) < 4096
 
 
+def firewall(data: bytes) -> None:
+    """The description, for who opens pinholes."""
+    try:
+        url = find_firewall(data.decode("utf-8", "replace"), url=URL)
+    except Unreadable as error:
+        plain(str(error))
+        return
+    assert url.host == GATEWAY
+    assert 1 <= url.port <= 65535
+    plain(url.target)
+
+
+def soap_pinhole(data: bytes) -> None:
+    body = data.decode("utf-8", "replace")
+    for action in ("GetFirewallStatus", "AddPinhole", "UpdatePinhole", "GetPinholePackets"):
+        for status in (200, 500):
+            said = pinhole_soap.read(action, status, body)
+            assert isinstance(said, dict | adding.Fault)
+            if isinstance(said, dict):
+                assert status == 200
+                assert all(len(value) <= 64 for value in said.values())
+
+
 # --- HTTP ---
 
 
@@ -364,6 +389,8 @@ TARGETS = {
     "soap-list": Target(soap_list, listing.LONGEST),
     "soap-address": Target(soap_address, 64 * 1024),
     "soap-fault": Target(soap_fault, 64 * 1024),
+    "firewall": Target(firewall, 256 * 1024),
+    "soap-pinhole": Target(soap_pinhole, 64 * 1024),
     "soap-request": Target(soap_request, 64 * 1024),
     "http": Target(http, 2 * HTTP_AT_MOST),
     "natpmp": Target(natpmp, 2048),

@@ -109,6 +109,8 @@ def held(house: House, count: int) -> Row:
     house.until(set(range(FIRST, FIRST + count)))
     before = load.footprint()
     os.kill(load.supervisor, signal.SIGSTOP)
+    stat = Path(f"/proc/{load.supervisor}/stat")
+    house.lab.wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
     load.tell()
     load.line()
     os.kill(load.supervisor, signal.SIGCONT)

@@ -38,7 +38,7 @@ def test_more_threads_than_the_page_has_slots(house: House) -> None:
 
 
 def test_a_storm_of_closes(house: House) -> None:
-    scenarios.held(house, 450)
+    scenarios.held(house, 600)
 
 
 def test_a_soak(house: House) -> None:

@@ -682,9 +682,10 @@ def test_what_was_not_mapped_is_asked_for() -> None:
     known, new = Port(Protocol.TCP, 7000), Ledger()
     new.restore(known, [5], exists=False, expires=None, reason="full", now=100.0)
     assert requests(new.gateway_found(101.0)) == [Add(known, new.policy.lease)]
-    assert (
-        new.restore(Port(Protocol.UDP, 1), [], exists=False, expires=None, reason="", now=0.0) == []
-    )
+    other = Port(Protocol.UDP, 7000)
+    (note,) = new.restore(other, [], exists=False, expires=None, reason="", now=0.0)
+    assert isinstance(note, Note)
+    assert note.state is State.GONE  # it stands in the journal no more
 
 
 def test_a_lease_that_ended_meanwhile_is_renewed_at_once() -> None:
