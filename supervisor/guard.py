@@ -309,6 +309,7 @@ class ParentGuard(_Guard):
         self._program = program
         self._pidfd = pidfd
         self._status: int | None = None
+        self._mirrored_stop = False  # and not been continued since
 
     def program_status(self) -> int:
         """Guard until the program's first process has ended. Returns its wait status.
@@ -352,8 +353,14 @@ class ParentGuard(_Guard):
         if info.code == _SI_KERNEL:
             hang_up = info.number in (signal.SIGHUP, signal.SIGCONT)
             return hang_up and os.getsid(0) == os.getpid()
-        # That one was for natsup: the program runs again.
-        return info.number != signal.SIGCONT or info.sender != self._supervisor
+        if info.number != signal.SIGCONT:
+            return True
+        mirrored, self._mirrored_stop = self._mirrored_stop, False
+        if info.sender == self._supervisor:
+            return False  # that one was for natsup: the program runs again
+        # A shell continues the whole job, in which the program comes before natsup, being younger
+        # (__kill_pgrp_info() in kernel/signal.c, attach_pid() in kernel/pid.c).
+        return not mirrored or _stopped(self._program)
 
     def _take_over(self) -> None:
         super()._take_over()
@@ -407,6 +414,7 @@ class ParentGuard(_Guard):
         after the look takes the pending stop away (signal(7), and prepare_signal() in
         kernel/signal.c).
         """
+        self._mirrored_stop = True
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         if _stopped(self._program):

@@ -16,12 +16,11 @@ import trio
 
 from natsup.state import aside, points
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, SessionRecord, boot, default_directory
+from natsup.state.journal import Header, Journal, SessionRecord, boot
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.secret import secret
-from natsup.supervisor import clock, guard, handover, takeover
-from natsup.supervisor import log as logs
+from natsup.supervisor import beginning, clock, guard, handover, takeover
 from natsup.supervisor.client_watch import ClientWatch
 from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
@@ -30,8 +29,9 @@ from natsup.supervisor.finding import Finder
 from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.kin import Kin
 from natsup.supervisor.listener import Listener
+from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.neighbours import Announcements
-from natsup.supervisor.options import Settings, unknown
+from natsup.supervisor.options import Settings
 from natsup.supervisor.page import Page
 from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.publishing import Publisher
@@ -54,7 +54,7 @@ def serve(
     page: Page,
     control: handover.End,
     receiver: Receiver,
-    child: int | None,
+    mirror: Mirror | None,
     journals: list[int] | None,
     *,
     finish: bool,
@@ -63,18 +63,12 @@ def serve(
 
     ``journals``: descriptors that another supervisor of this session has left; None if there was
     none before."""
-    pid = surroundings.pid if child is None else child
-    folder = default_directory(os.environ, os.getuid())
-    folder = surroundings.folder / folder  # a relative one is relative to where natsup was typed
+    pid = surroundings.pid if mirror is None else mirror.child
+    folder = beginning.state_folder(surroundings)
     resumed = None if journals is None else Journal.resume(journals)
     before = None if resumed is None else resumed[1]
-    session = f"{os.getpid():x}-{os.urandom(3).hex()}" if before is None else before.header.session
-    logs.set_up(
-        surroundings.log_to,
-        file=settings["log"],
-        folder=folder,
-        session=session,
-    )
+    session = beginning.new_name() if before is None else before.header.session
+    beginning.open_log(settings, surroundings, session)
     if resumed is None:
         header = Header(session, pid, command, surroundings.started, boot())
         journal = Journal.create(folder, header)
@@ -93,10 +87,7 @@ def serve(
             "the journal of this session is lost: its ports stay on the router until their lease"
             " ends; further ones are published as always"
         )
-    if journals is None:
-        log.info("session for %s (pid %d)", command[0], pid)
-    for name in unknown(os.environ):
-        log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
+    beginning.tell(command, pid, first=journals is None)
     try:
         whole = Session(
             settings,
@@ -104,7 +95,7 @@ def serve(
             page,
             control,
             receiver,
-            child,
+            mirror,
             journal,
             history,
             folder,
@@ -135,7 +126,7 @@ class Session:
         page: Page,
         control: handover.End,
         receiver: Receiver,
-        child: int | None,
+        mirror: Mirror | None,
         journal: Journal,
         history: History,
         folder: Path,
@@ -151,7 +142,7 @@ class Session:
         self._finish = finish
         self._before = before
         self._control = control
-        self._child = child
+        self._mirror = mirror
         self._pid = pid
         self._inherited = inherited
         self._settings = settings
@@ -185,7 +176,7 @@ class Session:
         )
 
     async def run(self) -> None:
-        self._kin = Kin(self._control, self._child, self._start_guard)
+        self._kin = Kin(self._control, self._mirror, self._start_guard, self._listener.abandoned)
         if self._finish:
             self._kin.finish.set()
         if self._journal.fileno() is not None:
@@ -361,7 +352,7 @@ class Session:
                 self._listener.fd,
                 self._page,
                 self._kin.control.fileno(),
-                program=self._child,
+                program=None if self._mirror is None else self._mirror.child,
                 journals=[] if journal is None else [journal],
                 how=guard.AGAIN,
             )
