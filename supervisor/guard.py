@@ -52,6 +52,12 @@ def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, st
     return found
 
 
+def carried(page: Page) -> list[int]:
+    """The descriptors of the user's that go from one process of natsup's to the next."""
+    surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    return [] if surroundings.events is None else [surroundings.events]
+
+
 def become_supervisor(
     listener: int,
     page: Page,
@@ -64,7 +70,7 @@ def become_supervisor(
     """exec: this process goes on as the supervisor. ``program``: its child's pid, if it is one.
     ``journals``: what a supervisor before it left, open; ``how``: FIRST, AFTER or AGAIN."""
     fds = (listener, page.fd, control)
-    for fd in (*fds, *journals):
+    for fd in (*fds, *journals, *carried(page)):
         os.set_inheritable(fd, True)
     child = "-" if program is None else str(program)
     words = [sys.executable, "-P", "-m", "natsup.supervisor.session", how, *map(str, fds), child]
@@ -77,7 +83,7 @@ def become_supervisor(
 
 def in_place(launcher: handover.End, page: Page) -> None:
     """The guard's whole life, in a fresh child of the launcher. Returns when it may end."""
-    from_the_program({launcher.fileno(), page.fd}, _NAME)
+    from_the_program({launcher.fileno(), page.fd, *carried(page)}, _NAME)
     word, _, listener_fd = handover.receive(launcher)
     if word != handover.LISTENER or listener_fd is None:
         return
@@ -231,7 +237,8 @@ class _Guard:
         if child == 0:
             try:
                 here.close()
-                self._leave({self._listener.fd, self._page.fd, there.fileno(), *self._kept})
+                kept = {*self._kept, *carried(self._page)}
+                self._leave({self._listener.fd, self._page.fd, there.fileno(), *kept})
                 become_supervisor(
                     self._listener.fd,
                     self._page,
@@ -396,6 +403,7 @@ class ParentGuard(_Guard):
         if self._listener.abandoned() or os.fork() != 0:
             return
         kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
+        kept.update(carried(self._page))
         if self._control is not None:
             self._control.settimeout(None)
             kept.add(self._control.fileno())
@@ -438,7 +446,10 @@ def main(arguments: list[str]) -> None:
     listener, page, control, *journals = map(int, arguments)
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
-    guard = _Guard(Listener(listener), Page(page), handover.End(fileno=control), os.getppid())
+    shared = Page(page)
+    for fd in carried(shared):
+        os.set_inheritable(fd, False)
+    guard = _Guard(Listener(listener), shared, handover.End(fileno=control), os.getppid())
     guard.keep(journals)
     guard.guard()
 

@@ -55,21 +55,26 @@ def run(
     track_close: str,
     io_uring: bool,
     inherited: bool,
+    events: int | str | None,
 ) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
     ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
     ``inherited``: are all sockets that it is started with to be published, or those of socket
-    activation alone? Raises `LaunchFailed`.
+    activation alone? ``events``: where they are told; a descriptor for it is not the program's.
+    Raises `LaunchFailed`.
     """
     program = _Program(command, io_uring=io_uring)
     try:
         _occupy_standard_descriptors()
+        carried = events if isinstance(events, int) else None
+        if carried is not None:
+            os.set_inheritable(carried, False)
         if under_natsup():
             _forget_coerced_locale()
             program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
-        surroundings = look(track_close, inherited=inherited)
+        surroundings = look(track_close, inherited=inherited, events=carried)
         program.closes = surroundings.closes
         page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
     except OSError as error:
@@ -207,7 +212,7 @@ def _as_parent(program: _Program, page: Page) -> int:
     from natsup.supervisor.detach import let_go
     from natsup.supervisor.listener import Listener
 
-    let_go({listener_fd, page.fd, control.fileno(), signals, pidfd})
+    let_go({listener_fd, page.fd, control.fileno(), signals, pidfd, *guard.carried(page)})
     listener = Listener(listener_fd)
     parent = guard.ParentGuard(listener, page, control, supervisor, signals, pid, pidfd)
     status = parent.program_status()
@@ -249,7 +254,7 @@ def _supervise_child(
             _run_child(program, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
-        kept = {control.fileno(), from_program.fileno(), page.fd}
+        kept = {control.fileno(), from_program.fileno(), page.fd, *guard.carried(page)}
         from_the_program(kept, "natsup", stderr=os.getppid() == 1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         word, _, listener = handover.receive(from_program)

@@ -38,11 +38,13 @@ from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import program
+from natsup.supervisor.telling import Telling
 
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _FINISH_CALLS_SECONDS = 3.0  # for the calls that are being served, before the session begins anew
+_LAST_WORDS_SECONDS = 1.0  # for hooks, where everything ends with PID 1
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 
 
@@ -82,7 +84,8 @@ def serve(
         if fd != journal.fileno():
             os.close(fd)
     journal.supervisor(os.getpid(), 1 if before is None else before.supervisors + 1)
-    history = History(folder, session, command)
+    telling = Telling(settings, surroundings.folder)
+    history = History(folder, session, command, tell=telling.tell)
     if journals is None:
         log.info("session for %s (pid %d)", command[0], pid)
     for name in unknown(os.environ):
@@ -97,6 +100,7 @@ def serve(
             child,
             journal,
             history,
+            telling,
             folder,
             session,
             pid,
@@ -127,6 +131,7 @@ class Session:
         child: int | None,
         journal: Journal,
         history: History,
+        telling: Telling,
         folder: Path,
         session: str,
         pid: int,
@@ -145,6 +150,7 @@ class Session:
         self._receiver = receiver
         self._journal = journal
         self._history = history
+        self._telling = telling
         self._clients = ClientWatch(receiver, journal, history)
         self._neighbours = Announcements(session)
         self._keeper = Keeper(
@@ -181,12 +187,17 @@ class Session:
             self._journal.hand_on = lambda fd: self._kin.tell_guard(handover.KEEP, fd=fd)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
+            nursery.start_soon(self._telling.run)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
             log.info("nobody is left: cleaning up")
             left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
+            if self._kin.finish_now:
+                await self._telling.close(_LAST_WORDS_SECONDS)
+            else:
+                await self._telling.close()
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
@@ -298,14 +309,17 @@ class Session:
         journal = self._journal.fileno()
         fds = [self._listener.fd, self._page.fd, control, *([] if journal is None else [journal])]
         copies = [os.dup(fd) for fd in fds]
+        carried = guard.carried(self._page)
         try:
-            for fd in copies:
+            for fd in (*copies, *carried):
                 os.set_inheritable(fd, True)
             words = [sys.executable, "-P", "-m", "natsup.supervisor.guard", *map(str, copies)]
             return os.posix_spawn(sys.executable, words, os.environ)
         finally:
             for fd in copies:
                 os.close(fd)
+            for fd in carried:
+                os.set_inheritable(fd, False)
 
     async def _begin_anew_when_told(self, publisher: Publisher) -> None:
         """SIGUSR2: go on as a new process image, of the natsup that is installed by now."""
@@ -319,6 +333,7 @@ class Session:
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
+        await self._telling.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
         before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
         try:

@@ -24,7 +24,7 @@ from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
-from natsup.supervisor.guard import AFTER, AGAIN, FIRST
+from natsup.supervisor.guard import AFTER, AGAIN, FIRST, carried
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import Page
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> None:
     control = handover.End(fileno=int(numbers[2]))
     child = None if numbers[3] == "-" else int(numbers[3])
     journals = [int(number) for number in numbers[4:]]
-    for fd in (listener.fd, page.fd, control.fileno(), *journals):
+    for fd in (listener.fd, page.fd, control.fileno(), *journals, *carried(page)):
         os.set_inheritable(fd, False)
     if points.STOP_AT and how != FIRST:
         points.reached("takeover")
