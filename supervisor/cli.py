@@ -39,6 +39,7 @@ def _exec(words: list[str]) -> int:
             io_uring=not settings["no_io_uring"],
             inherited=settings["inherited"],
             events=settings["events"],
+            argv0=settings["argv0"],
         )
     except LaunchFailed as error:
         return _complain(str(error), error.status)

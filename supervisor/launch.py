@@ -56,6 +56,7 @@ def run(
     io_uring: bool,
     inherited: bool,
     events: int | str | None,
+    argv0: str | None = None,
 ) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
@@ -63,9 +64,9 @@ def run(
     ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
     ``inherited``: are all sockets that it is started with to be published, or those of socket
     activation alone? ``events``: where they are told; a descriptor for it is not the program's.
-    Raises `LaunchFailed`.
+    ``argv0``: its name, if it is not the command's. Raises `LaunchFailed`.
     """
-    program = _Program(command, io_uring=io_uring)
+    program = _Program(command, io_uring=io_uring, argv0=argv0)
     try:
         _occupy_standard_descriptors()
         carried = events if isinstance(events, int) else None
@@ -87,8 +88,9 @@ def run(
 class _Program:
     """What is to be run, and how it is to find what natsup changes in this process for itself."""
 
-    def __init__(self, command: list[str], *, io_uring: bool) -> None:
+    def __init__(self, command: list[str], *, io_uring: bool, argv0: str | None) -> None:
         self._command = command
+        self._argv0 = command[0] if argv0 is None else argv0
         self.io_uring = io_uring
         self.closes = False  # is its close() to be trapped?
         # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
@@ -101,8 +103,8 @@ class _Program:
             signal.signal(number, signal.SIG_DFL)
         if self._childless:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        words = [os.fsencode(word) for word in self._command]
-        error = libc.execvp(words[0], words)
+        words = [os.fsencode(word) for word in (self._argv0, *self._command[1:])]
+        error = libc.execvp(os.fsencode(self._command[0]), words)
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_IGN)
         name = self._command[0]

@@ -180,6 +180,7 @@ OPTIONS = (
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
+    Option("argv0", _word, None, "NAME", "what the command is to find as its own name"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
     Option("on-mapped", _word, None, "CMD", "run this when the router has come to forward a port"),
     Option("on-conflict", _word, None, "CMD", "run this when another host has a port"),

@@ -50,6 +50,7 @@ def test_what_a_command_is_told() -> None:
 
 def test_a_slow_reader_is_told_how_much_it_missed() -> None:
     read, write = os.pipe()
+    file = open(read, "rb")  # noqa: SIM115 - closed below
 
     async def run() -> list[dict[str, Any]]:
         events = Events(write)
@@ -57,13 +58,13 @@ def test_a_slow_reader_is_told_how_much_it_missed() -> None:
             for number in range(MOST + 5):
                 events.tell(entry(What.MAPPED, Port(Protocol.TCP, 1024 + number)))
             nursery.start_soon(events.run)
-            with open(read, "rb") as file:
-                lines = [await trio.to_thread.run_sync(file.readline) for _ in range(MOST + 1)]
+            lines = [await trio.to_thread.run_sync(file.readline) for _ in range(MOST + 1)]
             await events.close(10)
             nursery.cancel_scope.cancel()
         return [json.loads(line) for line in lines]
 
     found = trio.run(run)
+    file.close()
     os.close(write)
     assert [one["port"] for one in found[:-1]] == list(range(1024, 1024 + MOST))
     assert found[-1]["what"] == "left out"
