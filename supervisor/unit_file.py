@@ -24,7 +24,12 @@ class Command:
 
     @property
     def is_natsup(self) -> bool:
-        return self.words[0].rpartition("/")[2] == "natsup" and self.words[1:2] == ("exec",)
+        return self.name == "natsup" and self.words[1:2] == ("exec",)
+
+    @property
+    def name(self) -> str:
+        """That of the program's file, as far as it is plain to see."""
+        return self.words[0].rpartition("/")[2].strip(_QUOTES)
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class Service:
 
 
 def read(text: str) -> Service:
-    """Read unit files, one after the other. Lines that are none are passed over, as systemd does."""
+    """Read unit files, one after the other. What is no setting is passed over, as by systemd."""
     service = Service()
     section = ""
     for line in _whole_lines(text):
