@@ -156,6 +156,8 @@ def _clean(words: list[str]) -> int:
         left = forget(dead, wall=time.time())
     except OSError as error:
         return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
+    if not left and options.wait:
+        return 0  # it would stand in the service's log at its every end
     if not left:
         print(
             "Nothing was left on the router."

@@ -54,7 +54,7 @@ def drop_in(service: Service, here: Here, options: Sequence[str] = ()) -> str:
     lines = [f"# {note}" for note in [*_notes(service, kind), *unit_sandbox.notes(service, here)]]
     lines += ["[Service]", "ExecStart="]
     lines += [f"ExecStart={wrapped(command, here.natsup, own)}" for command in commands]
-    if not service.last("SyslogIdentifier") and commands[0].name.isprintable():
+    if not service.last("SyslogIdentifier") and commands[0].name:
         lines.append(f"SyslogIdentifier={commands[0].name}")  # else it would be natsup's
     lines += _manners(service, here, kind)
     lines += _state(service, here)

@@ -28,8 +28,9 @@ class Command:
 
     @property
     def name(self) -> str:
-        """That of the program's file, as far as it is plain to see."""
-        return self.words[0].rpartition("/")[2].strip(_QUOTES)
+        """That of the program's file; "" if it is not plain to see."""
+        name = self.words[0].rpartition("/")[2].strip(_QUOTES)
+        return name if name and all(c.isalnum() or c in "._+-@%" for c in name) else ""
 
 
 @dataclass(slots=True)

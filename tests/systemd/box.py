@@ -40,6 +40,7 @@ class Box:
         self._lab = lab
         self._folder = folder
         self._pid = 0
+        self.more: list[str] = []  # settings that services need for natsup's Python
 
     def __enter__(self) -> "Box":
         venv = self._folder / "venv"
@@ -63,6 +64,8 @@ class Box:
         }
         if inside != base:
             binds[str(base)] = str(inside)
+            # It looks for its library where it was installed, which ProtectHome= may hide.
+            self.more.append(f"Environment=LD_LIBRARY_PATH={inside / 'lib'}")
         words = [f"{outside}={inside}" for outside, inside in binds.items()]
         script = Path(__file__).with_name("box.sh")
         with (self._folder / "log").open("wb") as log:
@@ -109,7 +112,7 @@ class Box:
     def service(self, name: str, *settings: str, program: str = "") -> None:
         """A service that runs `service.py` with these words, under natsup by a drop-in of its own
         making."""
-        lines = [f"ExecStart=/usr/bin/python3 {SERVICE} {program}", *settings]
+        lines = [f"ExecStart=/usr/bin/python3 {SERVICE} {program}", *self.more, *settings]
         self.write(f"/etc/systemd/system/{name}.service", "[Service]\n" + "\n".join(lines) + "\n")
         self.run("systemctl", "daemon-reload")
         self.run(NATSUP, "unit", name, "--install")
