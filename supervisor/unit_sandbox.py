@@ -29,6 +29,7 @@ class Here:
     folders: tuple[str, ...]  # what it consists of, resolved: the environment, and its Python
     yama: bool  # may a process look into its descendants alone?
     user: bool  # is it a person's own service manager?
+    closed: str = ""  # the first folder of those that only its owner may enter
 
 
 def implied(service: Service, name: str) -> str:
@@ -49,12 +50,12 @@ def is_root(service: Service, here: Here) -> bool:
 
 
 def capability(service: Service, name: str) -> bool:
-    """Is a capability in the bounding set? An empty line empties it."""
+    """Is a capability in the bounding set? An empty line empties it, a "~" fills it."""
     has = True
     for position, line in enumerate(service.lines("CapabilityBoundingSet")):
         names = line.removeprefix("~").upper().split()
         if line.startswith("~"):
-            has = has and name not in names and line != "~"
+            has = line == "~" or (has and name not in names)
         else:
             has = (has and position > 0 and bool(line)) or name in names
     return has
@@ -85,6 +86,9 @@ def obstacles(service: Service, here: Here) -> list[str]:
     for name in ("RootDirectory", "RootImage"):
         if service.last(name):
             found.append(f"{name}={service.last(name)}: there is no natsup in there")
+    if here.closed and not here.user and not is_root(service, here):
+        who = f"User={service.last('User')}" if service.last("User") else "DynamicUser=yes"
+        found.append(f"{who}: natsup is in {here.closed}, which that user may not enter")
     hidden = list[tuple[str, str]]()
     home = implied(service, "ProtectHome").lower()
     if home in ("1", "yes", "y", "true", "t", "on", "tmpfs"):

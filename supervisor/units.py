@@ -121,7 +121,15 @@ def _here(*, user: bool) -> Here:
         yama = Path("/proc/sys/kernel/yama/ptrace_scope").read_text().strip() == "1"
     except OSError:
         yama = False
-    return Here(os.path.abspath(natsup), tuple(sorted(folders)), yama, user)
+    own = tuple(sorted(folders))
+    closed = next((folder for folder in own if not _open(folder)), "")
+    return Here(os.path.abspath(natsup), own, yama, user, closed)
+
+
+def _open(folder: str) -> bool:
+    """May everybody enter it?"""
+    path = Path(folder)
+    return all(one.stat().st_mode & 0o001 for one in (path, *path.parents))
 
 
 def _package_folders() -> list[str]:

@@ -1,0 +1,74 @@
+"""systemd's unit files, read."""
+
+import pytest
+
+from natsup.supervisor.unit_file import BadUnit, Command, commands_of, quoted, read
+
+
+def test_lines_that_are_continued_and_comments() -> None:
+    service = read(
+        "# not this\n[Unit]\nUser=x\n[Service]\n  User = a b  \n; nor this\n"
+        "ExecStart=/bin/a \\\n   b \\\n# nor this\n;\n  c\\\\\nGroup=g\\\n\nnonsense\n"
+        "[Install]\nUser=y\n"
+    )
+    assert service.settings == [
+        ("User", "a b"),
+        ("ExecStart", "/bin/a     b   c\\\\"),
+        ("Group", "g"),
+    ]
+
+
+def test_lists_begin_anew_with_an_empty_line() -> None:
+    service = read(
+        "[Service]\nExecStart=/a\nUser=x\n\n[Service]\nExecStart=\nExecStart=/b\nUser=\n"
+    )
+    assert service.all("ExecStart") == ["/b"]
+    assert service.last("User") == ""
+    assert service.commands() == [Command("", ("/b",))]
+
+
+@pytest.mark.parametrize(
+    ("line", "commands"),
+    [
+        ("/bin/a", [Command("", ("/bin/a",))]),
+        ("-@:/bin/a b c", [Command("-@:", ("/bin/a", "b", "c"))]),
+        ("!!/bin/a", [Command("!!", ("/bin/a",))]),
+        ("|/bin/a", [Command("|", ("/bin/a",))]),
+        ("+'/bin/a b' \"c 'd\" e'f g'h", [Command("+", ("'/bin/a b'", '"c \'d"', "e'f g'h"))]),
+        ('"-/bin/a b"', [Command("-", ('"/bin/a b"',))]),
+        (
+            r"/a b\ c \"d \x20 %i $A ${B}",
+            [Command("", ("/a", r"b\ c", r"\"d", r"\x20", "%i", "$A", "${B}"))],
+        ),
+        ("/a b ; -/c d", [Command("", ("/a", "b")), Command("-", ("/c", "d"))]),
+        (r"/a b \; ';' c; ;", [Command("", ("/a", "b", r"\;", "';'", "c;"))]),
+        ("", []),
+    ],
+)
+def test_commands(line: str, commands: list[Command]) -> None:
+    assert commands_of(line) == commands
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("/a 'b", "a quote without an end"), ("-", "names no command"), ("@/a", "to be its name")],
+)
+def test_lines_that_systemd_refuses(line: str, why: str) -> None:
+    with pytest.raises(BadUnit, match=why):
+        commands_of(line)
+
+
+def test_words_are_quoted() -> None:
+    words = ["a", "a b", "100%", "$x", "", 'q"', "b\\", "a;b", "#"]
+    assert [quoted(word) for word in words] == [
+        "a",
+        '"a b"',
+        "100%%",
+        "$$x",
+        '""',
+        '"q\\""',
+        '"b\\\\"',
+        '"a;b"',
+        '"#"',
+    ]
+    assert quoted("$x", expands=False) == "$x"
