@@ -39,7 +39,7 @@ def is_program(box: Box, pid: str) -> bool:
     return SERVICE in box.run("cat", f"/proc/{pid}/cmdline")
 
 
-@pytest.mark.parametrize("kind", ["simple", "exec", "notify"])
+@pytest.mark.parametrize("kind", ["exec", "notify"])
 def test_types(box: Box, lab: Lab, kind: str) -> None:
     program = "notify 7000" if kind == "notify" else "7000"
     settings = ["WatchdogSec=3"] if kind == "notify" else []
@@ -208,22 +208,45 @@ ExecStart=/lib/systemd/systemd --user --log-target=journal
 """
 
 
-def test_a_whole_user_session(box: Box, lab: Lab) -> None:
-    """As with user@.service: everything that a person's service manager starts is covered."""
+def as_person(box: Box, *words: str) -> str:
+    """Run a command as a person who has a service manager."""
+    who = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "env"]
+    return box.run(*who, "HOME=/home/person", "XDG_RUNTIME_DIR=/run/user/4321", *words)
+
+
+def have_person(box: Box) -> None:
+    """With a service manager, as with user@.service, that has not been started."""
     box.run("useradd", "--create-home", "--uid", "4321", "person")
     unit = f"[Service]\nExecStart=/usr/bin/python3 {SERVICE} 7000\n"
     box.write("/home/person/.config/systemd/user/inner.service", unit)
     box.run("chown", "-R", "person:", "/home/person")
     box.write("/etc/systemd/system/manager.service", "\n".join([_MANAGER, *box.more]))
     box.run("systemctl", "daemon-reload")
+
+
+def test_a_person_s_own_service(box: Box, lab: Lab) -> None:
+    have_person(box)
+    box.run("systemctl", "start", "manager")
+    as_person(box, NATSUP, "unit", "inner", "--user", "--install")
+    as_person(box, "systemctl", "--user", "start", "inner")
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+    status = as_person(box, NATSUP, "status")
+    assert "tcp" in status
+    as_person(box, "systemctl", "--user", "stop", "inner")
+    assert lab.table() == {}
+    as_person(box, NATSUP, "unit", "inner", "--user", "--remove")
+    box.run("systemctl", "stop", "manager")
+
+
+def test_a_whole_user_session(box: Box, lab: Lab) -> None:
+    """Everything that a person's service manager starts is covered."""
+    have_person(box)
     box.run(NATSUP, "unit", "manager", "--install")
     box.run("systemctl", "start", "manager")
-    as_person = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "env"]
-    as_person += ["HOME=/home/person", "XDG_RUNTIME_DIR=/run/user/4321", "systemctl", "--user"]
-    box.run(*as_person, "start", "inner")
+    as_person(box, "systemctl", "--user", "start", "inner")
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
-    box.run(*as_person, "restart", "inner")
+    as_person(box, "systemctl", "--user", "restart", "inner")
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
-    assert box.run(*as_person, "is-active", "inner") == "active\n"
+    assert as_person(box, "systemctl", "--user", "is-active", "inner") == "active\n"
     box.run("systemctl", "stop", "manager")
     assert lab.table() == {}
