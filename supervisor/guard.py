@@ -54,7 +54,10 @@ def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, st
 
 def carried(page: Page) -> list[int]:
     """The descriptors of the user's that go from one process of natsup's to the next."""
-    surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    try:
+        surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    except ValueError:  # nothing stands there, and a guard must not fail of it
+        return []
     return [] if surroundings.events is None else [surroundings.events]
 
 

@@ -88,7 +88,7 @@ def run(
 class _Program:
     """What is to be run, and how it is to find what natsup changes in this process for itself."""
 
-    def __init__(self, command: list[str], *, io_uring: bool, argv0: str | None) -> None:
+    def __init__(self, command: list[str], *, io_uring: bool, argv0: str | None = None) -> None:
         self._command = command
         self._argv0 = command[0] if argv0 is None else argv0
         self.io_uring = io_uring
