@@ -90,16 +90,17 @@ def _kind(service: Service, here: Here) -> _Kind:
 def _manners(service: Service, here: Here, kind: _Kind) -> list[str]:
     """How systemd is to treat the processes."""
     lines = []
-    mixed = kind.kill_mode == "mixed"
+    # By "process" and "none" what is left goes on. Else it is killed: by "mixed" at once, and by
+    # "control-group" has been seen to be before the router had answered.
+    waits = kind.kill_mode in ("mixed", "control-group")
     # The first process of a forking service ends at once, and natsup's with it.
     if kind.as_parent and kind.type != "forking":
         if kind.kill_mode == "control-group":
             lines.append("KillMode=mixed")
-            mixed = True
         tells = kind.type in ("notify", "notify-reload") or service.last("WatchdogSec")
         if (tells or service.last("NotifyAccess")) and service.last("NotifyAccess") != "none":
             lines.append("NotifyAccess=all")
-    if mixed:
+    if waits:
         clean = f"{quoted(here.natsup, expands=False)} clean --wait {CLEAN_UP_SECONDS}"
         lines.append(f"ExecStopPost=-{clean}")
     return lines

@@ -36,7 +36,7 @@ def test_a_torrent_daemon_with_a_user() -> None:
         "SyslogIdentifier=transmission-daemon\n"
     )
     tail = _STATE + "UnsetEnvironment=STATE_DIRECTORY\n"
-    assert made(unit) == head.format("") + tail
+    assert made(unit) == head.format("") + _STOP + tail
     assert made(unit, YAMA, "--deny", "9091") == (
         "# As parent (kernel.yama.ptrace_scope is 1): the main process is natsup's.\n"
         + head.format("--as-parent --deny 9091 ")
@@ -75,6 +75,7 @@ def test_a_hardened_data_base() -> None:
     assert made(unit) == (
         "[Service]\nExecStart=\nExecStart=/usr/local/bin/natsup exec --"
         " /usr/bin/redis-server /etc/redis/redis.conf --supervised systemd\n"
+        + _STOP
         + _STATE
         + "Environment=STATE_DIRECTORY=%S/redis:%S/redis/more\n"
         + f"SystemCallFilter={_CALLS}\n"
@@ -88,7 +89,7 @@ def test_prefixes_specifiers_and_variables() -> None:
         'ExecStart=-@"/opt/my $app" "my $NAME" --dir=%S/x $ARGS \\\n ${B}\n'
         "ExecStart=!:/usr/bin/y $A\nExecStart=+z\n"
     )
-    assert made(unit, HERE, "--on-mapped", "echo $NATSUP_PORT 5%").splitlines()[2:] == [
+    assert made(unit, HERE, "--on-mapped", "echo $NATSUP_PORT 5%").splitlines()[2:-1] == [
         'ExecStart=-/usr/local/bin/natsup exec --on-mapped "echo $$NATSUP_PORT 5%%"'
         ' --argv0 "my $NAME" -- "/opt/my $$app" --dir=%S/x $ARGS ${B}',
         'ExecStart=!:/usr/local/bin/natsup exec --on-mapped "echo $NATSUP_PORT 5%%"'
@@ -114,6 +115,7 @@ def test_a_person_s_own_service_keeps_its_state_at_home() -> None:
         "[Service]\nExecStart=\n"
         "ExecStart=/home/p/.local/bin/natsup exec -- /usr/bin/syncthing serve\n"
         "SyslogIdentifier=syncthing\n"
+        "ExecStopPost=-/home/p/.local/bin/natsup clean --wait 6\n"
     )
 
 

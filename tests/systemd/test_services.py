@@ -30,8 +30,8 @@ def stop(box: Box, lab: Lab, name: str) -> None:
     """The program gets one SIGTERM, systemd its status, and the router its port back."""
     before = len(box.said(name))
     box.run("systemctl", "stop", name)
-    assert box.said(name)[before:] == ["SIGTERM 1", "over"]
-    assert lab.table() == {}
+    assert box.said(name)[before:] == ["SIGTERM 1", "over"], box.log(name)
+    assert lab.table() == {}, box.log(name)
     assert box.show(name, "ExecMainStatus") == "7"
 
 
