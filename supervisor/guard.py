@@ -53,6 +53,15 @@ def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, st
     return found
 
 
+def carried(page: Page) -> list[int]:
+    """The descriptors of the user's that go from one process of natsup's to the next."""
+    try:
+        surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    except ValueError:  # nothing stands there, and a guard must not fail of it
+        return []
+    return [] if surroundings.events is None else [surroundings.events]
+
+
 def become_supervisor(
     listener: int,
     page: Page,
@@ -65,7 +74,7 @@ def become_supervisor(
     """exec: this process goes on as the supervisor. ``program``: its child's pid, if it is one.
     ``journals``: what a supervisor before it left, open; ``how``: FIRST, AFTER or AGAIN."""
     fds = (listener, page.fd, control)
-    for fd in (*fds, *journals):
+    for fd in (*fds, *journals, *carried(page)):
         os.set_inheritable(fd, True)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
     child = "-" if program is None else str(program)
@@ -79,7 +88,7 @@ def become_supervisor(
 
 def in_place(launcher: handover.End, page: Page) -> None:
     """The guard's whole life, in a fresh child of the launcher. Returns when it may end."""
-    from_the_program({launcher.fileno(), page.fd}, _NAME)
+    from_the_program({launcher.fileno(), page.fd, *carried(page)}, _NAME)
     word, _, listener_fd = handover.receive(launcher)
     if word != handover.LISTENER or listener_fd is None:
         return
@@ -253,7 +262,8 @@ class _Guard:
         if child == 0:
             try:
                 here.close()
-                self._leave({self._listener.fd, self._page.fd, there.fileno(), *self._kept})
+                kept = {*self._kept, *carried(self._page)}
+                self._leave({self._listener.fd, self._page.fd, there.fileno(), *kept})
                 become_supervisor(
                     self._listener.fd,
                     self._page,
@@ -440,6 +450,7 @@ class ParentGuard(_Guard):
         if self._done or os.fork() != 0:
             return
         kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
+        kept.update(carried(self._page))
         if self._control is not None:
             self._control.settimeout(None)
             kept.add(self._control.fileno())
@@ -483,9 +494,12 @@ def main(arguments: list[str]) -> None:
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
     ignore_signals()
+    shared = Page(page)
+    for fd in carried(shared):
+        os.set_inheritable(fd, False)
     end = handover.End(fileno=control)
     # Not this process's parent, which is another one if the supervisor has ended by now.
-    guard = _Guard(Listener(listener), Page(page), end, handover.maker(end))
+    guard = _Guard(Listener(listener), shared, end, handover.maker(end))
     guard.keep(journals)
     guard.begin()
     if points.STOP_AT:

@@ -43,6 +43,7 @@ class Kin:
         self._abandoned = abandoned
         self._child_ended = trio.Event()
         self.finish = trio.Event()
+        self.finish_now = False  # does everything end soon, as with PID 1?
 
     async def hear_guard(self) -> None:
         """Hear one guard after the other."""
@@ -52,6 +53,7 @@ class Kin:
             word, _, _ = handover.receive(self.control)
             if word == handover.FINISH:
                 self.finish.set()
+                self.finish_now = True
             elif not word and self._abandoned():
                 return  # as parent it ends with the program
             elif not word:

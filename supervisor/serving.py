@@ -38,11 +38,13 @@ from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import program
+from natsup.supervisor.telling import Telling
 
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _FINISH_CALLS_SECONDS = 3.0  # for the calls that are being served, before the session begins anew
+_LAST_WORDS_SECONDS = 1.0  # for hooks, where everything ends with PID 1
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 
 
@@ -81,7 +83,8 @@ def serve(
     journal.supervisor(os.getpid(), number, page.version)
     if points.STOP_AT:
         points.reached("created")
-    history = History(folder, session, command)
+    telling = Telling(settings, surroundings.folder)
+    history = History(folder, session, command, tell=telling.tell)
     if journals is not None and resumed is None:
         log.warning(
             "the journal of this session is lost: its ports stay on the router until their lease"
@@ -98,6 +101,7 @@ def serve(
             mirror,
             journal,
             history,
+            telling,
             folder,
             session,
             pid,
@@ -129,6 +133,7 @@ class Session:
         mirror: Mirror | None,
         journal: Journal,
         history: History,
+        telling: Telling,
         folder: Path,
         session: str,
         pid: int,
@@ -151,6 +156,7 @@ class Session:
         self._receiver = receiver
         self._journal = journal
         self._history = history
+        self._telling = telling
         self._clients = ClientWatch(receiver, journal, history)
         self._neighbours = Announcements(session)
         self._keeper, self._pinhole_keeper = (
@@ -179,11 +185,13 @@ class Session:
         self._kin = Kin(self._control, self._mirror, self._start_guard, self._listener.abandoned)
         if self._finish:
             self._kin.finish.set()
+            self._kin.finish_now = True
         if self._journal.fileno() is not None:
             self._kin.tell_guard(handover.KEEP, fd=self._journal.fileno())
             self._journal.hand_on = lambda fd: self._kin.tell_guard(handover.KEEP, fd=fd)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
+            nursery.start_soon(self._telling.run)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
@@ -192,6 +200,10 @@ class Session:
                 points.reached("end")
             left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
+            if self._kin.finish_now:
+                await self._telling.close(_LAST_WORDS_SECONDS)
+            else:
+                await self._telling.close()
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
@@ -320,14 +332,17 @@ class Session:
         journal = self._journal.fileno()
         fds = [self._listener.fd, self._page.fd, control, *([] if journal is None else [journal])]
         copies = [os.dup(fd) for fd in fds]
+        carried = guard.carried(self._page)
         try:
-            for fd in copies:
+            for fd in (*copies, *carried):
                 os.set_inheritable(fd, True)
             words = [sys.executable, "-P", "-m", "natsup.supervisor.guard", *map(str, copies)]
             return os.posix_spawn(sys.executable, words, os.environ)
         finally:
             for fd in copies:
                 os.close(fd)
+            for fd in carried:
+                os.set_inheritable(fd, False)
 
     async def _begin_anew_when_told(self, publisher: Publisher) -> None:
         """SIGUSR2: go on as a new process image, of the natsup that is installed by now."""
@@ -340,6 +355,7 @@ class Session:
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
+        await self._telling.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
         if points.STOP_AT:
             points.reached("anew")

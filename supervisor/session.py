@@ -25,7 +25,7 @@ from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
-from natsup.supervisor.guard import AGAIN, FIRST
+from natsup.supervisor.guard import AGAIN, FIRST, carried
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.options import Settings, parse
@@ -160,10 +160,10 @@ def main(arguments: list[str]) -> None:
     control = handover.End(fileno=int(numbers[2]))
     child = None if numbers[3] == "-" else int(numbers[3])
     journals = [int(number) for number in numbers[4:]]
-    for fd in (listener.fd, page.fd, control.fileno(), *journals):
-        os.set_inheritable(fd, False)
     if page.version != VERSION:
         os._exit(70)  # of another natsup, which this one replaced; the guard goes on without one
+    for fd in (listener.fd, page.fd, control.fileno(), *journals, *carried(page)):
+        os.set_inheritable(fd, False)
     if how == AGAIN:
         unanswered.settle(listener, page)
     if points.STOP_AT and how != FIRST:
