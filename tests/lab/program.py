@@ -41,7 +41,13 @@ class Program:
     """
 
     def __init__(
-        self, lab: Lab, folder: Path, *words: str, host: str = "lan1", prefix: Sequence[str] = ()
+        self,
+        lab: Lab,
+        folder: Path,
+        *words: str,
+        host: str = "lan1",
+        prefix: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.state = folder / f"state-{host}"
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
@@ -55,6 +61,7 @@ class Program:
             stdout=subprocess.PIPE,
             text=True,
             env=self.environ,
+            pass_fds=pass_fds,
         )
 
     def do(self, line: str) -> Any:
