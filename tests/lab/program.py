@@ -34,10 +34,15 @@ for line in sys.stdin:
 """
 
 
+PATIENT = ("--timeout", "10", "--startup-timeout", "10")
+
+
 class Program:
     """Python under `natsup exec` on a host of the lab.
 
     ``words``: options of `natsup exec`; ``prefix``: a command that runs it, for another user, say.
+    A bind() waits for the router as long as it must: who looks at what a short budget does gives
+    one. With that of a person a busy machine would let ports be mapped after their bind().
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class Program:
         self._host = host
         self.process = lab.popen(
             host,
-            [*prefix, NATSUP, "exec", *words, "--", sys.executable, "-c", _SOURCE],
+            [*prefix, NATSUP, "exec", *PATIENT, *words, "--", sys.executable, "-c", _SOURCE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
