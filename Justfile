@@ -53,6 +53,10 @@ explain-page: setup
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}
 
+# docs/manners.md: what a caller sees of natsup, of tini, and of the program alone; as root
+manners *groups: setup
+    {{python}} -m tests.manners.table {{groups}}
+
 # a shell in the LAN of a lab with a real router (miniupnpd), as root
 lab: setup
     {{python}} -m tests.lab.shell

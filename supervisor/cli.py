@@ -26,11 +26,12 @@ def _exec(words: list[str]) -> int:
     gc.disable()  # it would run several times during the imports, and find nothing
     from natsup.supervisor import options, settings
     from natsup.supervisor.launch import LaunchFailed, run
+    from natsup.supervisor.options_check import check
     from natsup.supervisor.surroundings import parent_needed
 
     try:
         found = settings.read(words, os.environ)
-        options.check(found.settings, os.environ, found.decided)
+        check(found.settings, os.environ, found.decided)
     except options.Help:
         from natsup.supervisor import output
 
@@ -46,6 +47,8 @@ def _exec(words: list[str]) -> int:
             track_close=wanted["track_close"],
             io_uring=not wanted["no_io_uring"],
             inherited=wanted["inherited"],
+            events=wanted["events"],
+            argv0=wanted["argv0"],
         )
     except LaunchFailed as error:
         return complain(str(error), error.status)

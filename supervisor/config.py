@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from natsup.supervisor.options import OPTIONS, BadOption, Given, Layer, Option
+from natsup.supervisor.options import OPTIONS, UNIX, BadOption, Given, Layer, Option
 
 _PROGRAM = "program"
 _LARGEST = 1 << 16  # bytes
@@ -146,7 +146,7 @@ def understand(path: str, data: bytes) -> Config | list[Problem]:
 
 def _placed(given: Given, path: str) -> Given:
     """With the file's name, for what is found out later; and wherever one stands the same."""
-    where = given.text.removeprefix("unix:")
+    where = given.text.removeprefix(UNIX)
     if given.option.name in ("log", "events") and not (os.path.isabs(where) or where.isdecimal()):
         raise BadOption(f"{given.where}: {given.text!r} will not do; give an absolute path")
     given.where = f"{path}: {given.where}"

@@ -75,12 +75,19 @@ def reference() -> str:
         cells = [
             f"`{option.name}`",
             config.kind(option),
-            "" if not option.placeholder else config.wanted(option),
+            _wanted(option),
             _written(option, None) or "",
             option.help.partition(" [")[0],
         ]
         lines.append("| " + " | ".join(cells).replace("  ", " ") + " |")
     return "\n".join(lines)
+
+
+def _wanted(option: Option) -> str:
+    if not option.placeholder:
+        return ""
+    wanted = config.wanted(option)
+    return option.placeholder if wanted == "a name" else wanted
 
 
 def as_table(found: Found) -> str:

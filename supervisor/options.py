@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Settings = dict[str, "Any"]
 
+UNIX = "unix:"  # of --events: a socket, and not a file
+# What hooks find in their environment (natsup.supervisor.occasions), and what is no option either.
+_TOLD = ("EVENT", "EXTERNAL_ADDRESS", "EXTERNAL_PORT", "PORT", "PROTOCOL", "REASON", "SESSION")
+
 
 class BadOption(Exception):
     """The message names the option, says what is wrong, and what to type instead."""
@@ -86,6 +90,17 @@ def _tracking(text: str) -> str:
     raise ValueError("auto, events or seccomp")
 
 
+def _reader(text: str) -> int | str:
+    """A descriptor's number, ``unix:PATH``, or a file."""
+    if text.isdecimal():
+        if 3 <= int(text) < 1 << 20:
+            return int(text)
+        raise ValueError("a descriptor from 3 on: 0 to 2 are the program's")
+    if text.removeprefix(UNIX):
+        return text
+    raise ValueError("a descriptor, a file or unix:PATH")
+
+
 def _word(text: str) -> str:
     if not text:
         raise ValueError("a name")
@@ -145,7 +160,12 @@ OPTIONS = (
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
+    Option("argv0", _word, None, "NAME", "what the command is to find as its own name"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
+    Option("on-mapped", _word, None, "CMD", "run this when the router has come to forward a port"),
+    Option("on-conflict", _word, None, "CMD", "run this when another host has a port"),
+    Option("on-released", _word, None, "CMD", "run this when the router forwards it no more"),
+    Option("events", _reader, None, "WHERE", "tell of ports by JSON lines: FD, FILE, unix:PATH"),
     Option("config", _word, None, "FILE|none", "read this file instead of your own config.toml"),
     Option("log", _word, None, "FILE", "write the log here"),
     Option("verbose", _switch, False, "", "log every call, also those left alone", "v"),
@@ -237,7 +257,7 @@ def decide(layers: Sequence[Layer]) -> dict[str, list[Given]]:
             if one in here and other not in here and other in decided:
                 last = decided.pop(other)[-1]
                 names = decided[one][-1].value
-                rest = ",".join(name for name in last.value if not _among(name, names))
+                rest = ",".join(name for name in last.value if not among(name, names))
                 if rest:
                     decided[other] = [Given(last.option, rest, last.where, last.key)]
     return decided
@@ -252,6 +272,10 @@ def values(decided: Mapping[str, Layer], folder: str) -> Settings:
             settings[key] = [one for given in layer for one in given.value]
     if settings["log"] is not None:
         settings["log"] = os.path.join(folder, settings["log"])
+    if isinstance(settings["events"], str):
+        path = settings["events"].removeprefix(UNIX)
+        prefix = UNIX if path != settings["events"] else ""
+        settings["events"] = prefix + os.path.join(folder, path)
     return settings
 
 
@@ -264,43 +288,13 @@ def as_words(decided: Mapping[str, Layer]) -> list[str]:
     ]
 
 
-def _among(name: str, names: Sequence[str]) -> str:
+def among(name: str, names: Sequence[str]) -> str:
     """That of some names which a process's name does not tell from this one; "" for none."""
     if not names:
         return ""
     from natsup.supervisor.clients import kept
 
     return next((other for other in names if kept(other) == kept(name)), "")
-
-
-def check(
-    settings: Settings, environ: Mapping[str, str], decided: Mapping[str, Layer] | None = None
-) -> None:
-    """Do the things that settings name exist here? The program's terminal is no place to say so
-    later. ``decided``: who gave them. Raises `BadOption`."""
-    check_state_folder(environ)
-    where = {key: layer[-1].where for key, layer in (decided or {}).items()}
-    if settings["log"] is not None:
-        try:
-            with open(settings["log"], "ab"):
-                pass
-        except OSError as error:
-            raise BadOption(
-                f"{where.get('log', '--log')}: {settings['log']} cannot be written:"
-                f" {error.strerror}; give a file that this user may write"
-            ) from None
-    for name in settings["servers"]:
-        same = _among(name, settings["clients"])
-        if same:
-            more = "" if same == name else f", as {same!r}, of which the kernel keeps 15 bytes"
-            giver, other = where.get("servers", "--servers"), where.get("clients", "--clients")
-            raise BadOption(
-                f"{giver}: {name!r} is among {other}, too{more}; give it to one of them"
-            )
-    name = settings["interface"]
-    if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):
-        giver = where.get("interface", "--interface")
-        raise BadOption(f"{giver}: there is no {name!r} here; ip link lists what there is")
 
 
 def check_state_folder(environ: Mapping[str, str]) -> None:
@@ -312,7 +306,8 @@ def check_state_folder(environ: Mapping[str, str]) -> None:
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Variables that look like options and are none: mistyped, perhaps."""
-    known = {"NATSUP_STATE_DIR", *("NATSUP_" + option.key.upper() for option in OPTIONS)}
+    known = {"NATSUP_" + name for name in ("STATE_DIR", *_TOLD)}
+    known |= {"NATSUP_" + option.key.upper() for option in OPTIONS}
     return sorted(name for name in environ if name.startswith("NATSUP_") and name not in known)
 
 

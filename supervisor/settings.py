@@ -55,8 +55,10 @@ def found(given: Sequence[options.Given], command: list[str], environ: Mapping[s
 def of_network(environ: Mapping[str, str]) -> dict[str, str]:
     """How to find the router, for other commands, which have options of the same names. Raises
     `BadOption`."""
+    from natsup.supervisor.options_check import check
+
     told = found([], [], environ)
-    options.check({**told.settings, "log": None}, environ, told.decided)
+    check({**told.settings, "log": None, "events": None}, environ, told.decided)
     return {
         key: told.settings[key]
         for key in ("gateway", "interface")
