@@ -24,6 +24,7 @@ from natsup.supervisor.options import OPTIONS, UNIX, BadOption, Given, Layer, Op
 
 _PROGRAM = "program"
 _LARGEST = 1 << 16  # bytes
+_MOST = 20  # mistakes that are named at a time
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _SETTINGS = {option.name: option for option in OPTIONS if option.name != "config"}
 _LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -127,7 +128,7 @@ def understand(path: str, data: bytes) -> Config | list[Problem]:
         return [Problem(path, line, "this is not UTF-8; save the file as UTF-8")]
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # its own are ValueErrors, too
         return [_not_toml(path, text, str(error))]
     problems: list[Problem] = []
     sections: dict[str | None, list[Given]] = {None: []}
@@ -140,6 +141,8 @@ def understand(path: str, data: bytes) -> Config | list[Problem]:
             sections.setdefault(name, []).append(_placed(given, path))
         except BadOption as error:
             problems.append(Problem(path, line_of(text, key), str(error)))
+            if len(problems) == _MOST:
+                break
     problems.sort(key=lambda problem: problem.line or 0)
     return problems or Config(path, text, sections)
 
@@ -207,25 +210,36 @@ def kind(option: Option) -> str:
 
 def as_text(option: Option, value: Any) -> str:
     """The text that a command line would have for a value of TOML. Raises `BadOption`."""
+    try:
+        text, shown = _text(option, value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; tables in tables
+        text, shown = None, "such a value"
+    if text is None:
+        raise BadOption(f"{option.name}: {shown} will not do; give {wanted(option)}")
+    return text
+
+
+def _text(option: Option, value: Any) -> tuple[str | None, str]:
+    """The text, or None; and the value for people."""
     if isinstance(value, bool):
         if not option.placeholder:
-            return "yes" if value else "no"
+            return ("yes" if value else "no"), ""
     elif option.placeholder:
         if isinstance(value, str) and kind(option) != "number" and value:
-            return value
+            return value, ""
         if isinstance(value, (int, float)) and kind(option) != "text":
-            return repr(value)
+            return repr(value), ""
         if isinstance(value, list) and kind(option) == "list":
             parts = [part if isinstance(part, str) else repr(part) for part in value]
             plain = all(isinstance(v, (str, int)) and not isinstance(v, bool) for v in value)
             if plain and all(parts):
-                return ",".join(parts)
+                return ",".join(parts), ""
     from json import dumps
 
     shown = dumps(value, default=str, ensure_ascii=False)
     if len(shown) > 40:
         shown = shown[:39] + "…"
-    raise BadOption(f"{option.name}: {shown} will not do; give {wanted(option)}")
+    return None, shown
 
 
 def wanted(option: Option) -> str:
@@ -246,15 +260,22 @@ def line_of(text: str, key: Sequence[str]) -> int | None:
     the statement that is the last one of the shortest document to have it.
     """
     lines = text.split("\n")
-    before = 0  # lines of the longest document without it
-    for count in range(1, len(lines) + 1):
-        try:
-            document: Any = tomllib.loads("\n".join(lines[:count]))
-        except (tomllib.TOMLDecodeError, RecursionError):
+    named = (number for number, line in enumerate(lines) if key[-1] in line)
+    first = next(named, 0)  # what is escaped has another name there
+    for count in range(first + 1, len(lines) + 1):
+        if not _has(lines[:count], key):
             continue
-        for part in key:
-            document = document.get(part) if isinstance(document, dict) else None
-        if document is not None:
-            return before + 1
-        before = count
+        before = next(n for n in range(count - 1, -1, -1) if _has(lines[:n], key) is not None)
+        return before + 1
     return None
+
+
+def _has(lines: Sequence[str], key: Sequence[str]) -> bool | None:
+    """Has a document this key? None: it is no document."""
+    try:
+        document: Any = tomllib.loads("\n".join(lines))
+    except (ValueError, RecursionError):
+        return None
+    for part in key:
+        document = document.get(part) if isinstance(document, dict) else None
+    return document is not None

@@ -142,6 +142,7 @@ STATEMENTS = st.sampled_from(
         ("{0}={{a = 1}}", 1),
         ("# {0} = 1\n\n{0}.x = 1", 3),
         ("\n\n{0}  =  'x'", 3),
+        ('"{0}\\u002e" = 1\n{0} = 2', 2),
     ]
 )
 
@@ -155,6 +156,43 @@ def test_the_line_of_a_key(statements: list[tuple[str, int]]) -> None:
     tomllib.loads(text)
     assert {key: config.line_of(text, [key]) for key in lines} == lines
     assert config.line_of(text, ["none"]) is None
+
+
+PIECES = st.sampled_from(
+    [
+        "lease",
+        "program",
+        "[",
+        "]",
+        "[[",
+        ".",
+        "x",
+        "=",
+        "1",
+        "'",
+        '"""',
+        "\n",
+        "{",
+        "}",
+        ",",
+        "#",
+        "\\u",
+        "-",
+        ":",
+    ]
+)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=40), st.lists(PIECES, max_size=20).map(lambda p: "".join(p).encode())
+    )
+)
+def test_whatever_is_in_a_file(data: bytes) -> None:
+    found = config.understand("FILE", data)
+    if isinstance(found, list):
+        assert found
+        assert all("\n" not in str(problem) for problem in found)
 
 
 def test_places() -> None:

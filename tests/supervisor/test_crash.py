@@ -3,6 +3,7 @@
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,29 @@ def test_a_mistake_under_the_filter(
         assert done.stderr.count("\n") == 1
     else:
         assert "in fail\n" in reported(done, environ)
+
+
+@pytest.mark.parametrize("words", [[], ["--as-parent"]])
+def test_a_mistake_in_the_supervisor(
+    environ: dict[str, str], broken: Path, tmp_path: Path, words: list[str]
+) -> None:
+    """The program notices nothing, and another supervisor follows."""
+    once = f"not __import__('os').path.exists({str(tmp_path / 'once')!r})"
+    broken.write_text(
+        _BREAK.format(name="natsup.supervisor.serving")
+        .replace("if name ==", f"if {once} and name ==")
+        .replace("raise", f"open({str(tmp_path / 'once')!r}, 'w').close(); raise")
+    )
+    folder = Path(environ["NATSUP_STATE_DIR"]) / "crashes"
+    command = ["unshare", "--net", NATSUP, "exec", *words, "--", "sh", "-c", "read x; echo here"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environ) as process:
+        deadline = time.monotonic() + 30
+        while not any("'a mistake'" in path.read_text() for path in folder.glob("*.txt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert process.communicate(b"\n", timeout=30) == (b"here\n", b"")
+    assert process.returncode == 0
 
 
 def test_a_report_that_cannot_be_written(environ: dict[str, str], broken: Path) -> None:
