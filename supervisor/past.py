@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from natsup.state import chronicle, history
 from natsup.state.history import Entry
 from natsup.state.journal import default_directory
 from natsup.state.model import Port, Protocol
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 
 _DESCRIPTION = (
     "What happened to ports, the newest last: mapped, refused, ignored, lost, removed; when, for"
@@ -42,10 +42,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         if entries is not None:
             chosen = _choose(entries, options.port, options.since, options.last)
     except OSError as error:
-        print(
-            f"natsup: the history in {directory} cannot be read: {error.strerror}", file=sys.stderr
-        )
-        return 125
+        reason = f"the history in {directory} cannot be read: {error.strerror}"
+        return complain(f"{reason}; {SEE_FOLDER}")
     if options.json:
         for entry in chosen or ():
             print(json.dumps(chronicle.as_json(entry)))
