@@ -30,7 +30,10 @@ _COMMANDS = (
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
+    ("manual", "[PAGE]", "a manual page: natsup manual | man -l -"),
+    ("completions", "SHELL", "what has a shell complete natsup's words"),
 )
+_DESCRIBE = "\0describe"  # in place of arguments; nobody can type it
 
 
 def main(words: list[str]) -> int:
@@ -42,9 +45,10 @@ def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
     network: dict[str, str] = {}
     try:
-        check_state_folder(os.environ)
-        if name in ("doctor", "clean"):
-            network = of_network(os.environ)
+        if rest != [_DESCRIBE]:
+            check_state_folder(os.environ)
+            if name in ("doctor", "clean"):
+                network = of_network(os.environ)
     except BadOption as error:
         return complain(str(error))
     if name == "status":
@@ -87,6 +91,14 @@ def _run(words: list[str]) -> int:
         return restarting.command(parser, rest)
     if name == "gateway":
         return _gateway(rest)
+    if name == "manual":
+        from natsup.supervisor import manual
+
+        return manual.main(_Parser(prog="natsup manual"), rest)
+    if name == "completions":
+        from natsup.supervisor import completions
+
+        return completions.main(_Parser(prog="natsup completions"), rest)
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -113,8 +125,32 @@ def _nearest(name: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+class _Described(Exception):
+    """In place of a run: how the command's words would have been read."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def described() -> dict[str, tuple[str, argparse.ArgumentParser]]:
+    """Of every command but exec what it is for, in a few words, and the parser of its words."""
+    found = {}
+    for name, _, what in _COMMANDS:
+        if name != "exec":
+            try:
+                _run([name, _DESCRIBE])
+            except _Described as command:
+                found[name] = (what, command.parser)
+    return found
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, with one line for what is wrong and natsup's own status."""
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        if args == [_DESCRIBE]:
+            raise _Described(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
