@@ -171,6 +171,7 @@ class Keeper:
                     expires=None if expires is None else now + expires - wall,
                     reason="" if known is None else known.reason,
                     handle="" if known is None else known.handle,
+                    released=known is not None and known.released,
                     now=now,
                 )
             )
@@ -178,7 +179,7 @@ class Keeper:
     def wanted(self, port: Port) -> bool:
         """Does somebody hold or ask for this port?"""
         entry = self._ledger.entry(port)
-        return entry is not None and entry.wanted
+        return entry is not None and entry.held
 
     def holds(self, holder: int) -> bool:
         """Does the socket with this cookie hold a port?"""
@@ -192,6 +193,27 @@ class Keeper:
         self._carry_out(self._ledger.release(holder, self._clock()))
         if points.STOP_AT:
             points.reached("released")
+
+    def give_back(self, port: Port) -> bool:
+        """The user releases it. False: nobody has it."""
+        return self._tell_user(self._ledger.give_back(port, self._clock()))
+
+    def retry(self, port: Port) -> bool:
+        """The user wants it tried now, or takes its release back. False: nobody has it."""
+        effects = self._ledger.retry(port, self._clock())
+        if effects is not None and self.wanted(port):
+            self._neighbours.announce(port)
+        return self._tell_user(effects)
+
+    def _tell_user(self, effects: list[Effect] | None) -> bool:
+        self._carry_out(effects or ())
+        return effects is not None
+
+    async def decided(self, port: Port) -> tuple[State, str]:
+        """Wait until nothing is asked about a port. Its state, and why."""
+        while (entry := self._ledger.entry(port)) is not None and entry.under_way:
+            await self._changed.wait()
+        return (State.GONE, "") if entry is None else (entry.state, entry.reason)
 
     def gateway_found(
         self,
@@ -395,7 +417,8 @@ class Keeper:
             if isinstance(effect, Check):
                 self.looks()
             if isinstance(effect, Note):
-                if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
+                over = effect.state in (State.GONE, State.RELEASING) and not effect.claims
+                if over or effect.released:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
