@@ -209,10 +209,14 @@ class Keeper:
         self._carry_out(effects or ())
         return effects is not None
 
-    async def decided(self, port: Port) -> tuple[State, str]:
-        """Wait until nothing is asked about a port. Its state, and why."""
+    async def decided(self, port: Port) -> None:
+        """Wait until the gateway is not asked for a port any more."""
         while (entry := self._ledger.entry(port)) is not None and entry.under_way:
             await self._changed.wait()
+
+    def state(self, port: Port) -> tuple[State, str]:
+        """In which state it is, and why."""
+        entry = self._ledger.entry(port)
         return (State.GONE, "") if entry is None else (entry.state, entry.reason)
 
     def gateway_found(

@@ -24,6 +24,8 @@ _COMMANDS = (
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
+    ("release", "SESSION PORT", "take a port off the router, and leave it off"),
+    ("retry", "SESSION PORT", "ask the router for a port now"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
 )
@@ -64,6 +66,11 @@ def _run(words: list[str]) -> int:
         description = "A new supervisor for sessions that go on, once natsup has been replaced."
         parser = _Parser(prog="natsup restart", description=description)
         return restarting.command(parser, rest)
+    if name in ("release", "retry"):
+        from natsup.supervisor import ordering
+
+        description = ordering.DESCRIPTIONS[name]
+        return ordering.command(_Parser(prog=f"natsup {name}", description=description), name, rest)
     if name == "gateway":
         return _gateway(rest)
     if name in ("-h", "--help", "help"):

@@ -29,7 +29,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for programs: an object a line")
     parser.add_argument("-n", metavar="N", type=_count, dest="last", help="the last N alone")
     parser.add_argument(
-        "--port", metavar="PORT[/PROTO]", type=_ports, help="of this port alone: 6881, 6881/udp"
+        "--port", metavar="PORT[/PROTO]", type=ports, help="of this port alone: 6881, 6881/udp"
     )
     parser.add_argument(
         "--since", metavar="WHEN", type=_since, help="for so long (30m, 2h, 7d) or since a day"
@@ -89,7 +89,7 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of lines; give 1 or more")
 
 
-def _ports(text: str) -> frozenset[Port]:
+def ports(text: str) -> frozenset[Port]:
     first, slash, second = text.lower().partition("/")
     number, protocol = (second, first) if first in ("tcp", "udp") else (first, second)
     if not number.isdecimal() or not 0 < int(number) < 65536 or (slash and not protocol):
