@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import socket
 import sys
@@ -11,15 +10,15 @@ from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, NoReturn
 
-from natsup.state import report
 from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
 from natsup.supervisor.options import BadOption, check_state_folder
 
+_ON = {"--watch", "--follow", "-f"}  # status and log print until they are stopped
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
-    ("status", "[--json]", "every session's ports, and what state each is in"),
+    ("status", "[--json] [--watch]", "every session's ports, and what state each is in"),
     ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
@@ -33,7 +32,8 @@ _COMMANDS = (
 
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
-    return output.checked(lambda: _run(words), goes_on=words[:1] in (["demo"], ["gateway"]))
+    goes_on = words[:1] in (["demo"], ["gateway"]) or not _ON.isdisjoint(words[1:])
+    return output.checked(lambda: _run(words), goes_on=goes_on)
 
 
 def _run(words: list[str]) -> int:
@@ -43,7 +43,9 @@ def _run(words: list[str]) -> int:
     except BadOption as error:
         return _complain(str(error))
     if name == "status":
-        return _status(rest)
+        from natsup.supervisor import status
+
+        return status.main(_Parser(prog="natsup status"), rest)
     if name == "log":
         from natsup.supervisor import past
 
@@ -104,24 +106,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
-
-
-def _status(words: list[str]) -> int:
-    parser = _Parser(
-        prog="natsup status", description="Every session's ports, and what state each is in."
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(words)
-    directory = default_directory(os.environ, os.getuid())
-    try:
-        found = sessions(directory)
-    except OSError as error:
-        return _complain(f"the state folder {directory} cannot be read: {error.strerror}")
-    if options.json:
-        print(json.dumps(report.as_json(found), indent=2))
-    else:
-        print(report.as_text(found, now=time.time()))
-    return 0
 
 
 def _clean(words: list[str]) -> int:
