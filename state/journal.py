@@ -436,6 +436,7 @@ def extend(
         "expires": None if expires is None else round(expires, 3),
         "claims": known.claims,
         "exists": True,
+        "since": known.since,
         "location": known.location,
     }
     if known.internal_address is not None:

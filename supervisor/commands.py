@@ -19,7 +19,7 @@ _DESCRIPTION = "Runs a program so that the ports it binds are open on the home r
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
     ("status", "[--json] [--watch]", "every session's ports, and what state each is in"),
-    ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
+    ("log", "[--port PORT] [--follow]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),

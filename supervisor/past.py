@@ -3,17 +3,21 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from natsup.state import chronicle, history
+from natsup.state import chronicle
+from natsup.state.following import Follower
 from natsup.state.history import Entry
 from natsup.state.journal import default_directory
 from natsup.state.model import Port, Protocol
+from natsup.supervisor import screen, tables, watching
 
 _DESCRIPTION = (
     "What happened to ports, the newest last: mapped, refused, ignored, lost, removed; when, for"
@@ -34,45 +38,86 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument(
         "--since", metavar="WHEN", type=_since, help="for so long (30m, 2h, 7d) or since a day"
     )
+    parser.add_argument("--program", metavar="NAME", help="of this program, or session, alone")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what happens, until Ctrl-C"
+    )
     options = parser.parse_args(words)
+    wanted = Wanted(options.port, options.since, options.program)
     directory = default_directory(os.environ, os.getuid())
+    follower = Follower(directory)
     try:
-        entries = history.read(directory)
-        chosen = None
-        if entries is not None:
-            chosen = _choose(entries, options.port, options.since, options.last)
+        chosen = deque(filter(wanted.has, follower.entries()), maxlen=options.last)
+        if chosen or options.json or options.follow:
+            _print(chosen, as_json=options.json)
+        elif not (follower.there and wanted.some):
+            print(_nothing(directory, os.getuid()))
+        else:
+            print("Nothing like that; natsup log shows everything.")
+        if options.follow:
+            return _follow(directory, follower, wanted, as_json=options.json)
     except OSError as error:
         print(
             f"natsup: the history in {directory} cannot be read: {error.strerror}", file=sys.stderr
         )
         return 125
-    if options.json:
-        for entry in chosen or ():
-            print(json.dumps(chronicle.as_json(entry)))
-    elif chosen:
-        print(chronicle.as_text(chosen))
-    elif chosen is None or (options.port is None and options.since is None):
-        print(_nothing(directory, os.getuid()))
-    else:
-        print("Nothing like that; natsup log shows everything.")
+    except KeyboardInterrupt:
+        return 0 if options.follow else 128 + signal.SIGINT
+    finally:
+        follower.close()
     return 0
 
 
-def _choose(
-    entries: Iterable[Entry],
-    ports: frozenset[Port] | None,
-    since: float | None,
-    last: int | None,
-) -> deque[Entry]:
-    return deque(
-        (
-            entry
-            for entry in entries
-            if (ports is None or entry.event.port in ports)
-            and (since is None or entry.time >= since)
-        ),
-        maxlen=last,
-    )
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be shown; None: whatever it is."""
+
+    ports: frozenset[Port] | None
+    since: float | None  # wall clock
+    program: str | None  # the name of one, or of a session, or of what that runs
+
+    @property
+    def some(self) -> bool:
+        return (self.ports, self.since, self.program) != (None, None, None)
+
+    def has(self, entry: Entry) -> bool:
+        ran = entry.command[0].rpartition("/")[2] if entry.command else ""
+        names = (chronicle.program_of(entry), ran, entry.session)
+        return (
+            (self.ports is None or entry.event.port in self.ports)
+            and (self.since is None or entry.time >= self.since)
+            and (self.program is None or self.program in names)
+        )
+
+
+def _print(entries: Collection[Entry], *, as_json: bool) -> None:
+    if as_json:
+        for entry in entries:
+            print(json.dumps(chronicle.as_json(entry)))
+    elif entries:
+        console = screen.console()
+        if console is None:
+            screen.show(chronicle.as_text(entries))
+        else:
+            paper = tables.Paper(console, utf8=screen.utf8(os.environ))
+            console.print(tables.of_entries(paper, entries))
+
+
+def _follow(directory: Path, follower: Follower, wanted: Wanted, *, as_json: bool) -> int:
+    """Until somebody stops it. Raises OSError."""
+    try:
+        changes = watching.Changes(directory)
+    except OSError as error:
+        print(f"natsup: {watching.none_left(directory, error)}", file=sys.stderr)
+        return 125
+    try:
+        with watching.waiting(changes) as waits:
+            while True:
+                _print(list(filter(wanted.has, follower.entries())), as_json=as_json)
+                sys.stdout.flush()
+                waits.wait(None)
+    finally:
+        changes.close()
 
 
 def _nothing(directory: Path, uid: int) -> str:

@@ -71,15 +71,12 @@ def _picture(console: "Console", found: list[SessionRecord]) -> "RenderableType"
 def _watch(directory: Path, *, as_json: bool) -> int:
     """Raises OSError if the folder cannot be read."""
     from natsup.supervisor import screen
-    from natsup.supervisor.watching import Changes
+    from natsup.supervisor.watching import Changes, none_left
 
     try:
         changes = Changes(directory)
     except OSError as error:
-        return _complain(
-            f"changes in {directory} cannot be watched: {error.strerror}; sysctl fs.inotify shows"
-            " what the system allows"
-        )
+        return _complain(none_left(directory, error))
     try:
         if screen.full() and not as_json:
             _paint(directory, changes)

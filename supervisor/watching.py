@@ -100,6 +100,14 @@ class Changes:
         return self._directory.is_relative_to(folder / name)
 
 
+def none_left(directory: Path, error: OSError) -> str:
+    """Why there is no `Changes`, for people."""
+    return (
+        f"changes in {directory} cannot be watched: {error.strerror}; sysctl fs.inotify shows what"
+        " the system allows"
+    )
+
+
 class Why(Flag):
     """Why somebody who waited goes on."""
 
