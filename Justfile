@@ -49,6 +49,10 @@ fuzz *arguments: setup
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}
 
+# the pictures in the README, anew
+screenshots: setup
+    {{python}} -m tests.supervisor.screenshots
+
 # a shell in the LAN of a lab with a real router (miniupnpd), as root
 lab: setup
     {{python}} -m tests.lab.shell

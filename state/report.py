@@ -149,6 +149,7 @@ class Row:
     program: str
     pid: int | None  # None: nobody has it by now
     others: int  # how many more processes have it
+    internal: str  # this host's end; "" where it is not known
     external: str  # where the Internet finds it; "" where it does not, or nobody knows
     state: State
     why: str
@@ -167,12 +168,13 @@ def _row_of(port: Port, known: PortRecord, record: SessionRecord) -> Row:
     name = record.header.command[0].rpartition("/")[2] if pid is None else holders[pid]
     outside = record.gateway.external_address if record.gateway and not port.ipv6 else None
     address = known.internal_address if port.ipv6 else outside
-    mapped = known.state is State.MAPPED
+    mapped, inside = known.state is State.MAPPED, _inside(port, known, record)
     return Row(
         port,
         printable(name),
         pid,
         max(0, len(holders) - 1),
+        printable(endpoint(inside, port.number)) if inside else "",
         printable(endpoint(address, port.number)) if address and mapped else "",
         known.state,
         printable(known.reason),

@@ -19,6 +19,7 @@ _DESCRIPTION = "Runs a program so that the ports it binds are open on the home r
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
     ("status", "[--json] [--watch]", "every session's ports, and what state each is in"),
+    ("ui", "", "the same on the whole screen, to search in and to act upon"),
     ("log", "[--port PORT] [--follow]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
@@ -46,6 +47,10 @@ def _run(words: list[str]) -> int:
         from natsup.supervisor import status
 
         return status.main(_Parser(prog="natsup status"), rest)
+    if name == "ui":
+        from natsup.supervisor import ui
+
+        return ui.main(_Parser(prog="natsup ui"), rest)
     if name == "log":
         from natsup.supervisor import past
 

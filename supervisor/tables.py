@@ -27,7 +27,7 @@ STYLES = {
     State.RELEASING: "dim",
     State.RELEASED: "magenta",
 }
-_HAPPENED = {
+HAPPENED = {
     What.MAPPED: "green",
     What.PUT_BACK: "green",
     What.REFUSED: "red",
@@ -182,7 +182,7 @@ def of_entries(
     rows = []
     for entry in entries:
         when, program, pid, port, what, why = chronicle.row(entry, zone)
-        style = _HAPPENED.get(entry.event.what, "")
+        style = HAPPENED.get(entry.event.what, "")
         rows.append(
             [(when, "dim"), (program, ""), (pid, ""), (port, "bold"), (what, style), (why, "")]
         )

@@ -153,9 +153,31 @@ def test_rows() -> None:
         record.sockets[pid] = holder(pid, f"w\x1b{pid}", TCP, pinhole)
     mapped = State.MAPPED
     assert rows(record) == [
-        Row(TCP, "w?7", 7, 2, "11.22.33.1:6881", mapped, "", 3700.0, 7200.0),
-        Row(pinhole, "w?7", 7, 2, "[2001:db8::1]:6881", mapped, "", None, 7200.0),
-        Row(UDP, "rtorrent", None, 0, "", State.CONFLICT, "held by 192.168.77.3", None, None),
+        Row(TCP, "w?7", 7, 2, f"{HERE}:6881", "11.22.33.1:6881", mapped, "", 3700.0, 7200.0),
+        Row(
+            pinhole,
+            "w?7",
+            7,
+            2,
+            "[2001:db8::1]:6881",
+            "[2001:db8::1]:6881",
+            mapped,
+            "",
+            None,
+            7200.0,
+        ),
+        Row(
+            UDP,
+            "rtorrent",
+            None,
+            0,
+            f"{HERE}:51413",
+            "",
+            State.CONFLICT,
+            "held by 192.168.77.3",
+            None,
+            None,
+        ),
     ]
     record.gateway = None
     assert rows(record)[0].external == ""
