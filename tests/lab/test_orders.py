@@ -1,14 +1,16 @@
 """`natsup release` and `natsup retry`, with a real router."""
 
+import base64
 import os
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.lab.lab import LAN1, Lab
+from tests.lab.lab import LAN1, OUTSIDE, Lab
 from tests.lab.program import NATSUP, Program
 from tests.lab.test_history import refusing, told
+from tests.supervisor.terminal import Terminal
 
 
 def order(lab: Lab, program: Program, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -76,3 +78,32 @@ def test_what_was_refused_is_tried_again_at_once(lab: Lab, tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (125, "")
     expected = f"natsup: session {pid} has no such port; natsup status lists them\n"
     assert done.stderr == expected
+
+
+def test_release_retry_and_copy_on_the_whole_screen(lab: Lab, tmp_path: Path) -> None:
+    program = Program(lab, tmp_path)
+    assert program.bind("s", 7000) is None
+    lab.wait_for(lambda: bool(program.status()[0]["gateway"]["external_address"]))
+    environ = {**program.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
+    with Terminal(lab.on("lan1", [NATSUP, "ui"]), environ, columns=120) as terminal:
+        before = terminal.settings
+        terminal.shows(f"{OUTSIDE}:7000", "mapped", "history of this port")
+        terminal.type("r")
+        terminal.shows("released by hand")
+        assert lab.table() == {}
+        terminal.type("t")
+        terminal.until(lambda: "released by hand" not in terminal.text.splitlines()[2])
+        lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
+        terminal.shows(f"{OUTSIDE}:7000")
+        terminal.type("c")
+        copied = base64.b64encode(f"{OUTSIDE}:7000".encode())
+        terminal.until(lambda: b"\x1b]52;c;" + copied in terminal.output)  # xterm's OSC 52
+        assert program.bind("t", 7001) is None
+        terminal.shows("2 ports", "tcp 7001")
+        program.kill()
+        terminal.shows("0 sessions")
+        terminal.type("q")
+        assert terminal.end() == 0
+        assert terminal.settings == before
+    assert terminal.output.rindex(b"\x1b[?1049l") > terminal.output.rindex(b"\x1b[?1049h")
+    assert b"Traceback" not in terminal.output

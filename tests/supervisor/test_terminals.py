@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from natsup.state.history import Entry, append, line_of
 from natsup.state.journal import GatewayRecord, Header, Journal, SocketRecord, read
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port, Protocol
+from natsup.supervisor import ui
 from natsup.supervisor.screen import in_ascii, utf8
 from natsup.supervisor.watching import Changes
 from tests.supervisor.conftest import NATSUP
@@ -341,6 +343,50 @@ def test_the_history_is_followed_on_a_terminal(environ: dict[str, str], folder: 
         terminal.shows("mapped", "lease 3600 s")
         terminal.interrupt()
         assert terminal.end() == 0
+
+
+# --- natsup ui, where it cannot be shown ---
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"TERM": "dumb"}, "needs a terminal, and no dumb one; natsup status shows the same"),
+        ({"LC_ALL": "C"}, "needs a terminal with UTF-8, by LANG; natsup status --watch does"),
+    ],
+)
+def test_a_terminal_that_will_not_do(
+    environ: dict[str, str], folder: Path, change: dict[str, str], said: str
+) -> None:
+    with Terminal([NATSUP, "ui"], {**environ, **change}, columns=120) as terminal:
+        assert terminal.end() == 125
+    assert terminal.text.startswith(f"natsup: natsup ui {said}")
+    assert terminal.output.count(b"\n") == 1
+
+
+def test_no_terminal(environ: dict[str, str], folder: Path) -> None:
+    done = subprocess.run(
+        [NATSUP, "ui"], env=environ, capture_output=True, text=True, timeout=60, input=""
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("natsup: natsup ui needs a terminal")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "command"),
+    [
+        ("/home/x/.local/share/pipx/venvs/natsup", "pipx inject natsup textual"),
+        ("/home/x/.local/share/uv/tools/natsup", "uv tool install --with textual natsup"),
+        ("/opt/natsup", "/opt/natsup/bin/python -m pip install textual"),
+    ],
+)
+def test_without_textual_the_command_is_named(
+    monkeypatch: pytest.MonkeyPatch, prefix: str, command: str
+) -> None:
+    monkeypatch.setattr(ui, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "prefix", prefix)
+    why = f"needs textual, which is not installed; to install it:  {command}"
+    assert ui.unshowable() == why
 
 
 # --- what the locale says ---
