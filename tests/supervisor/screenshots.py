@@ -69,7 +69,8 @@ PICTURES = {"status.svg": status, "ui.svg": ui}
 def words(svg: str) -> list[str]:
     """What is to be read in a picture: how it is drawn is rich's and textual's affair."""
     found = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
-    return html.unescape(" ".join(found)).replace("\xa0", " ").split()
+    text = html.unescape(" ".join(found)).replace("\xa0", " ")
+    return [word for word in text.split() if not set(word) <= {"─"}]
 
 
 if __name__ == "__main__":
