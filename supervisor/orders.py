@@ -28,7 +28,7 @@ RELEASE, RETRY = "release", "retry"
 WAIT_SECONDS = 5.0  # for the router to answer
 _PATIENCE = 10.0  # seconds for the next order
 _AT_ONCE = 8  # of those who give orders
-_AGAIN_SECONDS = 10.0  # after a mistake, or where the name cannot be had
+_AGAIN_SECONDS = 60.0  # after a mistake, or where the name cannot be had
 
 
 def name(session: str) -> str:
