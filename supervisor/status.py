@@ -73,6 +73,7 @@ def _watch(directory: Path, *, as_json: bool) -> int:
     from natsup.supervisor import screen
     from natsup.supervisor.watching import Changes, none_left
 
+    sessions(directory)  # what is wrong with the folder is said first
     try:
         changes = Changes(directory)
     except OSError as error:

@@ -27,6 +27,7 @@ _OVERFLOW, _IGNORED, _ISDIR = 0x4000, 0x8000, 0x40000000
 _MASK = _MODIFY | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _ONLYDIR
 _EVENT = struct.Struct("iIII")
 
+_READS = 16  # at a time, of whoever writes without pause
 SETTLE_SECONDS = 0.05  # after a change, for what comes with it
 
 
@@ -66,7 +67,7 @@ class Changes:
         """Take what there is. True: something has changed of what is shown."""
         found = False
         with contextlib.suppress(BlockingIOError):
-            while True:
+            for _ in range(_READS):
                 for number, mask, name in told(os.read(self._fd, 1 << 16)):
                     found = found or self._matters(number, mask, name)
         if found:

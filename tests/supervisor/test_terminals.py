@@ -1,11 +1,13 @@
 """What people see of `natsup status` and `natsup log`, on good terminals and bad ones."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,7 @@ from natsup.state.history import Entry, append, line_of
 from natsup.state.journal import GatewayRecord, Header, Journal, SocketRecord, read
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port, Protocol
-from natsup.supervisor import ui
+from natsup.supervisor import libc, past, status, ui
 from natsup.supervisor.screen import in_ascii, utf8
 from natsup.supervisor.watching import Changes
 from tests.supervisor.conftest import NATSUP
@@ -343,6 +345,34 @@ def test_the_history_is_followed_on_a_terminal(environ: dict[str, str], folder: 
         terminal.shows("mapped", "lease 3600 s")
         terminal.interrupt()
         assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("words", [["status", "--watch"], ["log", "--follow"]])
+def test_no_more_watches(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+) -> None:
+    def fail() -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(libc, "inotify_init", fail)
+    monkeypatch.setenv("NATSUP_STATE_DIR", str(tmp_path))
+    assert {"status": status, "log": past}[words[0]].main(ArgumentParser(), words[1:]) == 125
+    assert capsys.readouterr().err == (
+        f"natsup: changes in {tmp_path} cannot be watched: Too many open files; sysctl fs.inotify"
+        " shows what the system allows\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--watch"], ["ui"]])
+def test_a_folder_that_is_none(environ: dict[str, str], folder: Path, words: list[str]) -> None:
+    folder.write_text("a file")
+    with Terminal([NATSUP, *words], environ, columns=200) as terminal:
+        assert terminal.end() == 125
+    said = f"natsup: the state folder {folder} cannot be read: Not a directory"
+    assert terminal.text == said
 
 
 # --- natsup ui, where it cannot be shown ---
