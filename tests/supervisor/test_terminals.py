@@ -112,8 +112,10 @@ def test_no_colour(environ: dict[str, str], journal: Journal, change: dict[str, 
     assert "─" in terminal.text
 
 
-@pytest.mark.parametrize("change", [{"LANG": "C"}, {"LANG": ""}, {"LC_ALL": "C"}])
-@pytest.mark.parametrize("words", [["status"], ["log"]])
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [(["status"], {"LANG": "C"}), (["status"], {"LANG": ""}), (["log"], {"LC_ALL": "C"})],
+)
 def test_no_utf_8(
     environ: dict[str, str],
     folder: Path,
@@ -133,9 +135,16 @@ def test_no_utf_8(
     assert piped.stdout.isascii()
 
 
-@pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
-@pytest.mark.parametrize("columns", [20, 80])
-@pytest.mark.parametrize("words", [["status"], ["log"]])
+@pytest.mark.parametrize(
+    ("words", "columns", "term"),
+    [
+        (["status"], 20, "xterm-256color"),
+        (["status"], 20, "dumb"),
+        (["status"], 80, "xterm-256color"),
+        (["log"], 20, "xterm-256color"),
+        (["log"], 80, "xterm-256color"),
+    ],
+)
 def test_nothing_is_lost_where_it_is_narrow(
     environ: dict[str, str],
     folder: Path,
