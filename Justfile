@@ -53,6 +53,10 @@ bench *arguments: setup
 screenshots: setup
     {{python}} -m tests.supervisor.screenshots
 
+# docs/manners.md: what a caller sees of natsup, of tini, and of the program alone; as root
+manners *groups: setup
+    {{python}} -m tests.manners.table {{groups}}
+
 # a shell in the LAN of a lab with a real router (miniupnpd), as root
 lab: setup
     {{python}} -m tests.lab.shell

@@ -18,7 +18,9 @@ def as_json(entry: Entry) -> dict[str, Any]:
     """A line of `natsup log --json`; the time is ISO 8601 in UTC."""
     event = entry.event
     return {
-        "time": datetime.fromtimestamp(entry.time, UTC).isoformat(timespec="milliseconds"),
+        "time": datetime.fromtimestamp(round(entry.time, 3), UTC).isoformat(
+            timespec="milliseconds"
+        ),
         "what": event.what.value,
         "protocol": event.port and event.port.protocol.value,
         "port": event.port and event.port.number,

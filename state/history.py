@@ -253,13 +253,17 @@ class History:
         wall: Callable[[], float] = time.time,
         most: int = MOST,
         an_hour: int = _AN_HOUR,
+        tell: Callable[[Entry], None] = lambda entry: None,
     ) -> None:
+        """``tell`` hears of every entry at once, also of those that are one too many for the file;
+        it must not block nor raise."""
         self._directory = directory
         self._session = session
-        self._command = tuple(command)
+        self._command = tuple(_cut(command))
         self._wall = wall
         self._most = most
         self._an_hour = an_hour
+        self._tell = tell
         self._hour = -math.inf  # when the hour that is counted began
         self._count = 0
         self._waiting: deque[Entry] = deque()
@@ -271,6 +275,7 @@ class History:
     def add(self, event: Event) -> None:
         """Have an event of this session written soon."""
         now = self._wall()
+        self._tell(Entry(now, self._session, self._command, event))
         if not 0 <= now - self._hour < _HOUR:
             self._hour, self._count = now, 0
         self._count += 1
@@ -279,10 +284,14 @@ class History:
         if self._count > self._an_hour:
             why = f"more than {self._an_hour} events of this session within an hour"
             event = Event(What.LEFT_OUT, reason=why)
-        self.put(Entry(now, self._session, self._command, event))
+        self._put(Entry(now, self._session, self._command, event))
 
     def put(self, entry: Entry) -> None:
         """Have an entry written soon, of whichever session."""
+        self._tell(entry)
+        self._put(entry)
+
+    def _put(self, entry: Entry) -> None:
         if len(self._waiting) >= _WAITING:
             self._complain("the disk is too slow")
             return

@@ -38,6 +38,8 @@ def _exec(words: list[str]) -> int:
             track_close=settings["track_close"],
             io_uring=not settings["no_io_uring"],
             inherited=settings["inherited"],
+            events=settings["events"],
+            argv0=settings["argv0"],
         )
     except LaunchFailed as error:
         return _complain(str(error), error.status)

@@ -23,6 +23,7 @@ _COMMANDS = (
     ("log", "[--port PORT] [--follow]", "what happened to ports, when, for whom and why"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
+    ("unit", "NAME.service [--install]", "have a systemd service run under natsup"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
     ("release", "SESSION PORT", "take a port off the router, and leave it off"),
     ("retry", "SESSION PORT", "ask the router for a port now"),
@@ -67,6 +68,10 @@ def _run(words: list[str]) -> int:
         from natsup.supervisor import demo
 
         return demo.main()
+    if name == "unit":
+        from natsup.supervisor import units
+
+        return units.main(_Parser(prog="natsup unit"), rest)
     if name == "restart":
         from natsup.supervisor import restarting
 
@@ -120,6 +125,8 @@ def _clean(words: list[str]) -> int:
     )
     parser.add_argument("--gateway", metavar="URL", help="the router's description")
     parser.add_argument("--interface", metavar="IF", help="the interface that leads to the router")
+    wait = "first wait for sessions of the same service to end, S seconds at most (under systemd)"
+    parser.add_argument("--wait", type=_count, default=0, metavar="S", help=wait)
     options = parser.parse_args(words)
 
     import trio
@@ -136,12 +143,18 @@ def _clean(words: list[str]) -> int:
     from natsup.upnp.pinhole.finding import find_here
 
     directory = default_directory(os.environ, os.getuid())
+    if options.wait:
+        from natsup.supervisor.leaving import wait_for_sessions
+
+        wait_for_sessions(directory, options.wait)
     try:
         dead = [session for session in sessions(directory) if not session.alive]
         left = forget(dead, wall=time.time())
         remove_unread(directory, wall=time.time())
     except OSError as error:
         return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
+    if not left and options.wait:
+        return 0  # it would stand in the service's log at its every end
     if not left:
         print(
             "Nothing was left on the router."

@@ -53,6 +53,15 @@ def supervisor_environment(environ: dict[str, str], folder: str) -> dict[str, st
     return found
 
 
+def carried(page: Page) -> list[int]:
+    """The descriptors of the user's that go from one process of natsup's to the next."""
+    try:
+        surroundings, _ = Surroundings.split([os.fsdecode(text) for text in page.texts()])
+    except ValueError:  # nothing stands there, and a guard must not fail of it
+        return []
+    return [] if surroundings.events is None else [surroundings.events]
+
+
 def become_supervisor(
     listener: int,
     page: Page,
@@ -65,7 +74,7 @@ def become_supervisor(
     """exec: this process goes on as the supervisor. ``program``: its child's pid, if it is one.
     ``journals``: what a supervisor before it left, open; ``how``: FIRST, AFTER or AGAIN."""
     fds = (listener, page.fd, control)
-    for fd in (*fds, *journals):
+    for fd in (*fds, *journals, *carried(page)):
         os.set_inheritable(fd, True)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # until there is who hears it
     child = "-" if program is None else str(program)
@@ -79,7 +88,7 @@ def become_supervisor(
 
 def in_place(launcher: handover.End, page: Page) -> None:
     """The guard's whole life, in a fresh child of the launcher. Returns when it may end."""
-    from_the_program({launcher.fileno(), page.fd}, _NAME)
+    from_the_program({launcher.fileno(), page.fd, *carried(page)}, _NAME)
     word, _, listener_fd = handover.receive(launcher)
     if word != handover.LISTENER or listener_fd is None:
         return
@@ -253,7 +262,8 @@ class _Guard:
         if child == 0:
             try:
                 here.close()
-                self._leave({self._listener.fd, self._page.fd, there.fileno(), *self._kept})
+                kept = {*self._kept, *carried(self._page)}
+                self._leave({self._listener.fd, self._page.fd, there.fileno(), *kept})
                 become_supervisor(
                     self._listener.fd,
                     self._page,
@@ -309,6 +319,7 @@ class ParentGuard(_Guard):
         self._program = program
         self._pidfd = pidfd
         self._status: int | None = None
+        self._mirrored_stop = False  # and not been continued since
 
     def program_status(self) -> int:
         """Guard until the program's first process has ended. Returns its wait status.
@@ -352,8 +363,14 @@ class ParentGuard(_Guard):
         if info.code == _SI_KERNEL:
             hang_up = info.number in (signal.SIGHUP, signal.SIGCONT)
             return hang_up and os.getsid(0) == os.getpid()
-        # That one was for natsup: the program runs again.
-        return info.number != signal.SIGCONT or info.sender != self._supervisor
+        if info.number != signal.SIGCONT:
+            return True
+        mirrored, self._mirrored_stop = self._mirrored_stop, False
+        if info.sender == self._supervisor:
+            return False  # that one was for natsup: the program runs again
+        # A shell continues the whole job, in which the program comes before natsup, being younger
+        # (__kill_pgrp_info() in kernel/signal.c, attach_pid() in kernel/pid.c).
+        return not mirrored or _stopped(self._program)
 
     def _take_over(self) -> None:
         super()._take_over()
@@ -407,6 +424,7 @@ class ParentGuard(_Guard):
         after the look takes the pending stop away (signal(7), and prepare_signal() in
         kernel/signal.c).
         """
+        self._mirrored_stop = True
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
         if _stopped(self._program):
@@ -432,6 +450,7 @@ class ParentGuard(_Guard):
         if self._done or os.fork() != 0:
             return
         kept = {self._listener.fd, self._page.fd, self._supervisor_end, *self._kept}
+        kept.update(carried(self._page))
         if self._control is not None:
             self._control.settimeout(None)
             kept.add(self._control.fileno())
@@ -475,9 +494,12 @@ def main(arguments: list[str]) -> None:
     for fd in (listener, page, control, *journals):
         os.set_inheritable(fd, False)
     ignore_signals()
+    shared = Page(page)
+    for fd in carried(shared):
+        os.set_inheritable(fd, False)
     end = handover.End(fileno=control)
     # Not this process's parent, which is another one if the supervisor has ended by now.
-    guard = _Guard(Listener(listener), Page(page), end, handover.maker(end))
+    guard = _Guard(Listener(listener), shared, end, handover.maker(end))
     guard.keep(journals)
     guard.begin()
     if points.STOP_AT:

@@ -14,27 +14,36 @@ import trio
 
 from natsup.state import points
 from natsup.supervisor import handover
+from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.restarts import Restarts
 
 log = logging.getLogger("natsup.session")
 
 
 class Kin:
-    """``child``: the program's pid where it is this process's child. ``finish`` is set once the
+    """``mirror`` is there where the program is this process's child. ``finish`` is set once the
     guard wants the session to end."""
 
     def __init__(
-        self, control: handover.End, child: int | None, start_guard: Callable[[int], int]
+        self,
+        control: handover.End,
+        mirror: Mirror | None,
+        start_guard: Callable[[int], int],
+        abandoned: Callable[[], bool],
     ) -> None:
         """``start_guard``: starts a guard that hears this descriptor, and returns its pid; raises
-        OSError."""
+        OSError. ``abandoned``: is there nobody left to guard?"""
         self.control = control
+        if mirror is not None:
+            mirror.reach_guard_by(lambda: self.control)
         self._start_guard = start_guard
         self._guard = -1  # a child of this process
         self._restarts = Restarts(trio.current_time())
-        self._child = child
+        self._mirror = mirror
+        self._abandoned = abandoned
         self._child_ended = trio.Event()
         self.finish = trio.Event()
+        self.finish_now = False  # does everything end soon, as with PID 1?
 
     async def hear_guard(self) -> None:
         """Hear one guard after the other."""
@@ -44,6 +53,9 @@ class Kin:
             word, _, _ = handover.receive(self.control)
             if word == handover.FINISH:
                 self.finish.set()
+                self.finish_now = True
+            elif not word and self._abandoned():
+                return  # as parent it ends with the program
             elif not word:
                 await self._follow_guard()
 
@@ -96,47 +108,21 @@ class Kin:
 
     async def reap(self) -> None:
         """As the subreaper of the program's tree: nobody stays a zombie, the guard is told."""
-        child = self._child
-        if child is None:
+        mirror = self._mirror
+        if mirror is None:
             return
         with trio.open_signal_receiver(signal.SIGCHLD) as arrivals:
-            self._collect(child)
+            self._collect(mirror)
             async for _ in arrivals:
-                self._collect(child)
+                self._collect(mirror)
 
-    def _collect(self, child: int) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == child:
-                self._mirror(status)
-
-    def _mirror(self, status: int) -> None:
-        """What happened to the program happens to natsup.
-
-        SIGSTOP and SIGCONT both go to it from here, so that the later one counts. A stop by another
-        signal the guard has to repeat itself, and sees to it that a SIGCONT is not lost on it.
-        """
-        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            self._child = None
+    def _collect(self, mirror: Mirror) -> None:
+        mirror.collect(everybody=True)
+        if mirror.ended:
             self._child_ended.set()
-        guard = handover.maker(self.control)
-        if os.getppid() != guard:  # it is dead, and its number may be another's
-            return
-        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP:
-            os.kill(guard, signal.SIGSTOP)
-            return
-        if not os.WIFCONTINUED(status):
-            self.tell_guard(handover.STATUS, status)
-        if not os.WIFSTOPPED(status):
-            os.kill(guard, signal.SIGCONT)  # the stopped do not hear of an end either
 
     async def wait_for_child(self) -> None:
         """See the program's end. The filter has lost its last user before wait() knows of it: in
         do_exit(), kernel/exit.c, of Linux 6.11."""
-        if self._child is not None:
+        if self._mirror is not None:
             await self._child_ended.wait()

@@ -55,21 +55,27 @@ def run(
     track_close: str,
     io_uring: bool,
     inherited: bool,
+    events: int | str | None,
+    argv0: str | None = None,
 ) -> int:
     """Start ``command`` under supervision. Returns only as parent, with the exit status.
 
     ``words``: all that followed ``natsup exec``, which the supervisor reads for itself.
     ``track_close``: how the ends of sockets are to be seen. ``io_uring``: may the program use it?
     ``inherited``: are all sockets that it is started with to be published, or those of socket
-    activation alone? Raises `LaunchFailed`.
+    activation alone? ``events``: where they are told; a descriptor for it is not the program's.
+    ``argv0``: its name, if it is not the command's. Raises `LaunchFailed`.
     """
-    program = _Program(command, io_uring=io_uring)
+    program = _Program(command, io_uring=io_uring, argv0=argv0)
     try:
         _occupy_standard_descriptors()
+        carried = events if isinstance(events, int) else None
+        if carried is not None:
+            os.set_inheritable(carried, False)
         if under_natsup():
             _forget_coerced_locale()
             program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
-        surroundings = look(track_close, inherited=inherited)
+        surroundings = look(track_close, inherited=inherited, events=carried)
         program.closes = surroundings.closes
         page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
     except OSError as error:
@@ -82,8 +88,9 @@ def run(
 class _Program:
     """What is to be run, and how it is to find what natsup changes in this process for itself."""
 
-    def __init__(self, command: list[str], *, io_uring: bool) -> None:
+    def __init__(self, command: list[str], *, io_uring: bool, argv0: str | None = None) -> None:
         self._command = command
+        self._argv0 = command[0] if argv0 is None else argv0
         self.io_uring = io_uring
         self.closes = False  # is its close() to be trapped?
         # Who ignores SIGCHLD has no children to wait for (wait(2)), and natsup has.
@@ -96,8 +103,8 @@ class _Program:
             signal.signal(number, signal.SIG_DFL)
         if self._childless:
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        words = [os.fsencode(word) for word in self._command]
-        error = libc.execvp(words[0], words)
+        words = [os.fsencode(word) for word in (self._argv0, *self._command[1:])]
+        error = libc.execvp(os.fsencode(self._command[0]), words)
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_IGN)
         name = self._command[0]
@@ -207,7 +214,7 @@ def _as_parent(program: _Program, page: Page) -> int:
     from natsup.supervisor.detach import let_go
     from natsup.supervisor.listener import Listener
 
-    let_go({listener_fd, page.fd, control.fileno(), signals, pidfd})
+    let_go({listener_fd, page.fd, control.fileno(), signals, pidfd, *guard.carried(page)})
     listener = Listener(listener_fd)
     parent = guard.ParentGuard(listener, page, control, supervisor, signals, pid, pidfd)
     status = parent.program_status()
@@ -249,7 +256,7 @@ def _supervise_child(
             _run_child(program, [to_supervisor, to_guard])
         to_supervisor.close()
         to_guard.close()
-        kept = {control.fileno(), from_program.fileno(), page.fd}
+        kept = {control.fileno(), from_program.fileno(), page.fd, *guard.carried(page)}
         from_the_program(kept, "natsup", stderr=os.getppid() == 1)
         word, _, listener = handover.receive(from_program)
         if word == handover.LISTENER and listener is not None:

@@ -22,16 +22,17 @@ _FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
 class JournalHandler(logging.Handler):
     """Writes records to journald's own socket, systemd-journald.service(8)."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str) -> None:
         super().__init__()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._fields = f"SYSLOG_IDENTIFIER=natsup\nNATSUP_SESSION={session}\n".encode()
 
     def emit(self, record: logging.LogRecord) -> None:
         priority = 3 if record.levelno >= logging.ERROR else 4
         if record.levelno < logging.WARNING:
             priority = 6 if record.levelno >= logging.INFO else 7
         text = self.format(record).encode("utf-8", "replace")
-        data = b"PRIORITY=%d\nSYSLOG_IDENTIFIER=natsup\nMESSAGE\n" % priority
+        data = b"PRIORITY=%d\n%bMESSAGE\n" % (priority, self._fields)
         data += len(text).to_bytes(8, "little") + text + b"\n"
         try:
             self._socket.sendto(data, _JOURNAL)
@@ -101,7 +102,7 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str) -> None:
     if file is not None:
         handler = _file(Path(file), session)
     elif where == "journal":
-        handler = JournalHandler()
+        handler = JournalHandler(session)
     elif where == "stderr":
         try:
             handler = StderrHandler()
@@ -127,4 +128,4 @@ def _file(path: Path, session: str) -> logging.Handler:
         return logging.FileHandler(path, encoding="utf-8")
     except OSError:
         # Somebody who looks for a reason looks there next.
-        return JournalHandler() if os.path.exists(_JOURNAL) else logging.NullHandler()
+        return JournalHandler(session) if os.path.exists(_JOURNAL) else logging.NullHandler()

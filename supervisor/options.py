@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 Settings = dict[str, "Any"]
 
+UNIX = "unix:"  # of --events: a socket, and not a file
+_LONGEST_SOCKET = 107  # bytes of a socket's path (unix(7))
+# What hooks find in their environment (natsup.supervisor.occasions), and what is no option either.
+_TOLD = ("EVENT", "EXTERNAL_ADDRESS", "EXTERNAL_PORT", "PORT", "PROTOCOL", "REASON", "SESSION")
+
 
 class BadOption(Exception):
     """The message names the option, says what is wrong, and what to type instead."""
@@ -110,6 +115,17 @@ def _tracking(text: str) -> str:
     raise ValueError("auto, events or seccomp")
 
 
+def _reader(text: str) -> int | str:
+    """A descriptor's number, ``unix:PATH``, or a file."""
+    if text.isdecimal():
+        if 3 <= int(text) < 1 << 20:
+            return int(text)
+        raise ValueError("a descriptor from 3 on: 0 to 2 are the program's")
+    if text.removeprefix(UNIX):
+        return text
+    raise ValueError("a descriptor, a file or unix:PATH")
+
+
 def _word(text: str) -> str:
     if not text:
         raise ValueError("a name")
@@ -164,7 +180,12 @@ OPTIONS = (
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
+    Option("argv0", _word, None, "NAME", "what the command is to find as its own name"),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
+    Option("on-mapped", _word, None, "CMD", "run this when the router has come to forward a port"),
+    Option("on-conflict", _word, None, "CMD", "run this when another host has a port"),
+    Option("on-released", _word, None, "CMD", "run this when the router forwards it no more"),
+    Option("events", _reader, None, "WHERE", "tell of ports by JSON lines: FD, FILE, unix:PATH"),
     Option("log", _word, None, "FILE", "write the log here"),
     Option("verbose", _switch, False, "", "log every call, also those left alone", "v"),
 )
@@ -216,6 +237,10 @@ def parse(
             settings[other] = [name for name in settings[other] if not _among(name, settings[one])]
     if settings["log"] is not None:
         settings["log"] = os.path.join(folder, settings["log"])
+    if isinstance(settings["events"], str):
+        path = settings["events"].removeprefix(UNIX)
+        prefix = UNIX if path != settings["events"] else ""
+        settings["events"] = prefix + os.path.join(folder, path)
     if not rest:
         raise BadOption("no command to run: natsup exec [options] -- COMMAND [ARG...]")
     return settings, rest
@@ -249,6 +274,8 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
             raise BadOption(
                 f"--log: {settings['log']} cannot be written: {error.strerror}"
             ) from None
+    if settings["events"] is not None:
+        _check_events(settings["events"])
     for name in settings["servers"]:
         same = _among(name, settings["clients"])
         if same:
@@ -261,6 +288,33 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
         raise BadOption(f"--interface: there is no {name!r} here; ip link lists what there is")
 
 
+def _check_events(where: "int | str") -> None:
+    """Raises `BadOption` unless events can be told there; a socket may be made later."""
+    try:
+        if isinstance(where, int):
+            from fcntl import F_GETFL, fcntl
+
+            if fcntl(where, F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(0, "it is open for reading")
+        elif where.startswith(UNIX):
+            if len(os.fsencode(where.removeprefix(UNIX))) > _LONGEST_SOCKET:
+                raise OSError(0, f"it is longer than {_LONGEST_SOCKET} bytes")
+        elif not _is_fifo(where):  # which may have no reader yet
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+            os.close(os.open(where, flags, 0o600))
+    except OSError as error:
+        raise BadOption(f"--events: {where} cannot be written: {error.strerror}") from None
+
+
+def _is_fifo(path: str) -> bool:
+    from stat import S_ISFIFO
+
+    try:
+        return S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
 def check_state_folder(environ: Mapping[str, str]) -> None:
     """Raises `BadOption` for a folder that would be another one for every working directory."""
     folder = environ.get("NATSUP_STATE_DIR")
@@ -270,7 +324,8 @@ def check_state_folder(environ: Mapping[str, str]) -> None:
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Variables that look like options and are none: mistyped, perhaps."""
-    known = {"NATSUP_STATE_DIR", *("NATSUP_" + option.key.upper() for option in OPTIONS)}
+    known = {"NATSUP_" + name for name in ("STATE_DIR", *_TOLD)}
+    known |= {"NATSUP_" + option.key.upper() for option in OPTIONS}
     return sorted(name for name in environ if name.startswith("NATSUP_") and name not in known)
 
 

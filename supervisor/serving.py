@@ -16,12 +16,11 @@ import trio
 
 from natsup.state import aside, points
 from natsup.state.history import History
-from natsup.state.journal import Header, Journal, SessionRecord, boot, default_directory
+from natsup.state.journal import Header, Journal, SessionRecord, boot
 from natsup.state.keeper import Keeper
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.secret import secret
-from natsup.supervisor import clock, guard, handover, takeover
-from natsup.supervisor import log as logs
+from natsup.supervisor import beginning, clock, guard, handover, takeover
 from natsup.supervisor.client_watch import ClientWatch
 from natsup.supervisor.closings import Closings
 from natsup.supervisor.destroyed import DestroyEvents
@@ -30,8 +29,9 @@ from natsup.supervisor.finding import Finder
 from natsup.supervisor.inherited import Inherited
 from natsup.supervisor.kin import Kin
 from natsup.supervisor.listener import Listener
+from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.neighbours import Announcements
-from natsup.supervisor.options import Settings, unknown
+from natsup.supervisor.options import Settings
 from natsup.supervisor.orders import Orders
 from natsup.supervisor.page import Page
 from natsup.supervisor.pinholes import Pinholes
@@ -39,11 +39,13 @@ from natsup.supervisor.publishing import Publisher
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.target import program
+from natsup.supervisor.telling import Telling
 
 log = logging.getLogger("natsup.session")
 
 _CLEAN_UP_SECONDS = 5.0  # for the router to take back what the session had
 _FINISH_CALLS_SECONDS = 3.0  # for the calls that are being served, before the session begins anew
+_LAST_WORDS_SECONDS = 1.0  # for hooks, where everything ends with PID 1
 _WRITE_UP_SECONDS = 1.0  # for the disk to take the last of the history
 
 
@@ -55,7 +57,7 @@ def serve(
     page: Page,
     control: handover.End,
     receiver: Receiver,
-    child: int | None,
+    mirror: Mirror | None,
     journals: list[int] | None,
     *,
     finish: bool,
@@ -64,18 +66,12 @@ def serve(
 
     ``journals``: descriptors that another supervisor of this session has left; None if there was
     none before."""
-    pid = surroundings.pid if child is None else child
-    folder = default_directory(os.environ, os.getuid())
-    folder = surroundings.folder / folder  # a relative one is relative to where natsup was typed
+    pid = surroundings.pid if mirror is None else mirror.child
+    folder = beginning.state_folder(surroundings)
     resumed = None if journals is None else Journal.resume(journals)
     before = None if resumed is None else resumed[1]
-    session = f"{os.getpid():x}-{os.urandom(3).hex()}" if before is None else before.header.session
-    logs.set_up(
-        surroundings.log_to,
-        file=settings["log"],
-        folder=folder,
-        session=session,
-    )
+    session = beginning.new_name() if before is None else before.header.session
+    beginning.open_log(settings, surroundings, session)
     if resumed is None:
         header = Header(session, pid, command, surroundings.started, boot())
         journal = Journal.create(folder, header)
@@ -88,16 +84,14 @@ def serve(
     journal.supervisor(os.getpid(), number, page.version)
     if points.STOP_AT:
         points.reached("created")
-    history = History(folder, session, command)
+    telling = Telling(settings, surroundings.folder)
+    history = History(folder, session, command, tell=telling.tell)
     if journals is not None and resumed is None:
         log.warning(
             "the journal of this session is lost: its ports stay on the router until their lease"
             " ends; further ones are published as always"
         )
-    if journals is None:
-        log.info("session for %s (pid %d)", command[0], pid)
-    for name in unknown(os.environ):
-        log.warning("%s is no option: is it mistyped? natsup exec --help lists them all", name)
+    beginning.tell(command, pid, first=journals is None)
     try:
         whole = Session(
             settings,
@@ -105,9 +99,10 @@ def serve(
             page,
             control,
             receiver,
-            child,
+            mirror,
             journal,
             history,
+            telling,
             folder,
             session,
             pid,
@@ -136,9 +131,10 @@ class Session:
         page: Page,
         control: handover.End,
         receiver: Receiver,
-        child: int | None,
+        mirror: Mirror | None,
         journal: Journal,
         history: History,
+        telling: Telling,
         folder: Path,
         session: str,
         pid: int,
@@ -152,7 +148,7 @@ class Session:
         self._finish = finish
         self._before = before
         self._control = control
-        self._child = child
+        self._mirror = mirror
         self._pid = pid
         self._inherited = inherited
         self._settings = settings
@@ -161,6 +157,7 @@ class Session:
         self._receiver = receiver
         self._journal = journal
         self._history = history
+        self._telling = telling
         self._clients = ClientWatch(receiver, journal, history)
         self._neighbours = Announcements(session)
         self._keeper, self._pinhole_keeper = (
@@ -189,14 +186,16 @@ class Session:
         )
 
     async def run(self) -> None:
-        self._kin = Kin(self._control, self._child, self._start_guard)
+        self._kin = Kin(self._control, self._mirror, self._start_guard, self._listener.abandoned)
         if self._finish:
             self._kin.finish.set()
+            self._kin.finish_now = True
         if self._journal.fileno() is not None:
             self._kin.tell_guard(handover.KEEP, fd=self._journal.fileno())
             self._journal.hand_on = lambda fd: self._kin.tell_guard(handover.KEEP, fd=fd)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._history.run)
+            nursery.start_soon(self._telling.run)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._pinhole_keeper.run)
             await self._run_with_keeper()
@@ -205,6 +204,10 @@ class Session:
                 points.reached("end")
             left = not await self._clean_up()
             await self._history.close(_WRITE_UP_SECONDS)
+            if self._kin.finish_now:
+                await self._telling.close(_LAST_WORDS_SECONDS)
+            else:
+                await self._telling.close()
             nursery.cancel_scope.cancel()
         if left:
             log.warning("the router did not take everything back; natsup clean tries again")
@@ -334,14 +337,17 @@ class Session:
         journal = self._journal.fileno()
         fds = [self._listener.fd, self._page.fd, control, *([] if journal is None else [journal])]
         copies = [os.dup(fd) for fd in fds]
+        carried = guard.carried(self._page)
         try:
-            for fd in copies:
+            for fd in (*copies, *carried):
                 os.set_inheritable(fd, True)
             words = [sys.executable, "-P", "-m", "natsup.supervisor.guard", *map(str, copies)]
             return os.posix_spawn(sys.executable, words, os.environ)
         finally:
             for fd in copies:
                 os.close(fd)
+            for fd in carried:
+                os.set_inheritable(fd, False)
 
     async def _begin_anew_when_told(self, publisher: Publisher) -> None:
         """SIGUSR2: go on as a new process image, of the natsup that is installed by now."""
@@ -354,6 +360,7 @@ class Session:
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)
+        await self._telling.close(_WRITE_UP_SECONDS)
         journal = self._journal.fileno()
         if points.STOP_AT:
             points.reached("anew")
@@ -366,7 +373,7 @@ class Session:
                 self._listener.fd,
                 self._page,
                 self._kin.control.fileno(),
-                program=self._child,
+                program=None if self._mirror is None else self._mirror.child,
                 journals=[] if journal is None else [journal],
                 how=guard.AGAIN,
             )

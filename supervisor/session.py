@@ -17,6 +17,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from natsup.state import points
 from natsup.state.model import Port, Protocol
@@ -24,8 +25,9 @@ from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients
-from natsup.supervisor.guard import AGAIN, FIRST
+from natsup.supervisor.guard import AGAIN, FIRST, carried
 from natsup.supervisor.listener import Listener
+from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import VERSION, Page
 from natsup.supervisor.receiver import Receiver
@@ -122,6 +124,27 @@ def _take_calls(control: handover.End) -> bool:
     return finish
 
 
+def _end_at_once(
+    command: list[str],
+    settings: Settings,
+    surroundings: Surroundings,
+    control: handover.End,
+    mirror: Mirror | None,
+) -> NoReturn:
+    """The program has ended before anything was done for it: there is nothing to undo."""
+    if mirror is not None:
+        with contextlib.suppress(ChildProcessError):  # the mirror has taken it
+            os.waitid(os.P_PID, mirror.child, os.WEXITED | os.WNOWAIT)
+        mirror.collect(everybody=True)
+    from natsup.supervisor import beginning
+
+    beginning.open_log(settings, surroundings, beginning.new_name())
+    beginning.tell(command, surroundings.pid if mirror is None else mirror.child, first=True)
+    with contextlib.suppress(OSError):  # as parent, the guard ends with the program
+        handover.send(control, handover.DONE)
+    os._exit(0)
+
+
 def main(arguments: list[str]) -> None:
     """Supervise until nobody uses the filter any more."""
     for limit in _LIMITS:
@@ -137,14 +160,17 @@ def main(arguments: list[str]) -> None:
     control = handover.End(fileno=int(numbers[2]))
     child = None if numbers[3] == "-" else int(numbers[3])
     journals = [int(number) for number in numbers[4:]]
-    for fd in (listener.fd, page.fd, control.fileno(), *journals):
-        os.set_inheritable(fd, False)
     if page.version != VERSION:
         os._exit(70)  # of another natsup, which this one replaced; the guard goes on without one
+    for fd in (listener.fd, page.fd, control.fileno(), *journals, *carried(page)):
+        os.set_inheritable(fd, False)
     if how == AGAIN:
         unanswered.settle(listener, page)
     if points.STOP_AT and how != FIRST:
         points.reached("takeover")
+    mirror = None if child is None else Mirror(child, control)
+    if mirror is not None:
+        mirror.watch()
     texts = [os.fsdecode(text) for text in page.texts()]
     surroundings, words = Surroundings.split(texts)
     settings, command = parse(words, os.environ, surroundings.folder)
@@ -172,6 +198,8 @@ def main(arguments: list[str]) -> None:
             points.reached("taken")
     receiver.left = page.left()
     receiver.start()
+    if how == FIRST and listener.abandoned():
+        _end_at_once(command, settings, surroundings, control, mirror)
 
     from natsup.supervisor import serving  # the same, while calls are being received
 
@@ -183,7 +211,7 @@ def main(arguments: list[str]) -> None:
         page,
         control,
         receiver,
-        child,
+        mirror,
         journals if how != FIRST else None,
         finish=finish,
     )

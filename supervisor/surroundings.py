@@ -56,7 +56,7 @@ def _may_trace() -> bool:
 class Surroundings:
     """What the supervisor is told: it will have no standard error, and no folder to be in."""
 
-    __slots__ = ("folder", "inherited", "log_to", "pid", "started", "track_close")
+    __slots__ = ("events", "folder", "inherited", "log_to", "pid", "started", "track_close")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Surroundings:
         folder: str,
         track_close: str,
         inherited: "list[Inherited]",
+        events: int | None,
     ) -> None:
         self.pid = pid  # the launcher's; in place, the program's
         self.started = started  # seconds of the wall clock
@@ -73,6 +74,7 @@ class Surroundings:
         self.folder = folder  # what relative paths are relative to
         self.track_close = track_close  # events or seccomp: how the ends of sockets are seen
         self.inherited = inherited  # by the program, and to be published
+        self.events = events  # the descriptor that events are told on, of the same number behind
 
     @property
     def closes(self) -> bool:
@@ -82,17 +84,20 @@ class Surroundings:
     def texts(self) -> list[str]:
         inherited = " ".join(one.to_text() for one in self.inherited)
         started = repr(self.started)
-        return [str(self.pid), started, self.log_to, self.folder, self.track_close, inherited]
+        events = "" if self.events is None else str(self.events)
+        told = [str(self.pid), started, self.log_to, self.folder, self.track_close]
+        return [*told, inherited, events]
 
     @classmethod
     def split(cls, texts: list[str]) -> "tuple[Surroundings, list[str]]":
         """What `texts` gave, and what followed it."""
-        pid, started, log_to, folder, track_close, sockets, *rest = texts
+        pid, started, log_to, folder, track_close, sockets, events, *rest = texts
         inherited = [Inherited.from_text(text) for text in sockets.split()]
-        return cls(int(pid), float(started), log_to, folder, track_close, inherited), rest
+        fd = int(events) if events else None
+        return cls(int(pid), float(started), log_to, folder, track_close, inherited, fd), rest
 
 
-def look(track_close: str, *, inherited: bool) -> Surroundings:
+def look(track_close: str, *, inherited: bool, events: int | None = None) -> Surroundings:
     """Look round, in the launcher. The arguments are as the options of those names have them."""
     try:
         stderr = os.fstat(2)
@@ -106,7 +111,8 @@ def look(track_close: str, *, inherited: bool) -> Surroundings:
     log_to = log_destination(os.environ, stderr, pid=pid)
     track_close = _tracking(track_close)
     descriptors = every() if inherited else activated(os.environ, pid)
-    return Surroundings(pid, time.time(), log_to, folder, track_close, find_sockets(descriptors))
+    found = find_sockets(descriptors)
+    return Surroundings(pid, time.time(), log_to, folder, track_close, found, events)
 
 
 def _tracking(wanted: str) -> str:

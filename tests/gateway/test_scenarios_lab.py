@@ -89,7 +89,7 @@ def test_row(row: Row, home: Home, tmp_path: Path) -> None:
     if row.before:
         home.remote.do(give=[["TCP", PORT, row.before]])
     home.remote.set(**row.quirks)
-    program = Program(home.lab, tmp_path, "--timeout", "10")
+    program = Program(home.lab, tmp_path)
     assert program.bind("s", PORT) == row.result
     asked = ", ".join(one.removesuffix(f" TCP {PORT}") for one in home.remote.asked)
     assert asked == row.asked
@@ -103,7 +103,7 @@ def test_row(row: Row, home: Home, tmp_path: Path) -> None:
 
 def test_1_and_23_what_is_mapped_is_gone_with_its_socket(home: Home, tmp_path: Path) -> None:
     """With a router that knows permanent mappings alone as with any."""
-    program = Program(home.lab, tmp_path, "--timeout", "10")
+    program = Program(home.lab, tmp_path)
     assert program.bind("one", PORT) is None
     home.remote.set(permanent_only=725)
     assert program.bind("other", PORT + 1) is None
@@ -140,7 +140,7 @@ def test_36_and_37_a_router_that_was_restarted_gets_everything_back(
     home: Home, tmp_path: Path, port: int
 ) -> None:
     """Without a goodbye, with another boot number and perhaps at another port."""
-    program = Program(home.lab, tmp_path, "--timeout", "10")
+    program = Program(home.lab, tmp_path)
     ours = {}
     for number in (7000, 7001, 7002):
         assert program.bind(f"s{number}", number) is None

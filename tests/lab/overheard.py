@@ -9,11 +9,18 @@ from tests.lab.lab import Lab
 
 # packet(7): all of IPv4 that comes in, without its Ethernet header.
 _SOURCE = """
-import socket
+import select, socket, sys
 heard = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
 heard.bind(("lan", 0x0800))
 print("ready", flush=True)
 while True:
+    # What has come in until somebody asks is written before the answer.
+    ready, _, _ = select.select([heard, sys.stdin], [], [])
+    if heard not in ready:
+        if not sys.stdin.buffer.raw.read(1):
+            break
+        print("all", file=sys.stderr, flush=True)
+        continue
     packet = heard.recv(65535)
     tcp = packet[(packet[0] & 15) * 4 :]
     if packet[9] == socket.IPPROTO_TCP and tcp[2:4] == (5555).to_bytes(2):
@@ -31,12 +38,13 @@ class Overheard:
         self._path = folder / "overheard"
         with self._path.open("wb") as file:
             command = [sys.executable, "-c", _SOURCE]
-            lab.popen("router", command, stdout=file, stdin=subprocess.DEVNULL)
+            pipe = subprocess.PIPE
+            self._process = lab.popen("router", command, stdout=file, stdin=pipe, stderr=pipe)
         lab.wait_for(lambda: self._path.read_text().startswith("ready"))
 
     def requests(self) -> list[str]:
         """Every request so far that was heard to its end, word for word."""
-        text = self._path.read_bytes().removeprefix(b"ready\n").decode("latin-1")
+        text = self._all().removeprefix("ready\n")
         found = []
         while (match := _HEAD.match(text)) is not None:
             length = _LENGTH.search(match[0])
@@ -49,5 +57,14 @@ class Overheard:
 
     def ports(self) -> list[str]:
         """The port of each question and each order so far: ``tcp/6881``. In their order."""
-        found = _PORT.findall(self._path.read_text())
+        found = _PORT.findall(self._all())
         return [f"{protocol.lower()}/{number}" for number, protocol in found]
+
+    def _all(self) -> str:
+        """Everything that has come in until now."""
+        assert self._process.stdin is not None
+        assert self._process.stderr is not None
+        self._process.stdin.write(b"?")
+        self._process.stdin.flush()
+        assert self._process.stderr.readline() == b"all\n"
+        return self._path.read_bytes().decode("latin-1")

@@ -34,14 +34,25 @@ for line in sys.stdin:
 """
 
 
+PATIENT = ("--timeout", "10", "--startup-timeout", "10")
+
+
 class Program:
     """Python under `natsup exec` on a host of the lab.
 
     ``words``: options of `natsup exec`; ``prefix``: a command that runs it, for another user, say.
+    A bind() waits for the router as long as it must: who looks at what a short budget does gives
+    one. With that of a person a busy machine would let ports be mapped after their bind().
     """
 
     def __init__(
-        self, lab: Lab, folder: Path, *words: str, host: str = "lan1", prefix: Sequence[str] = ()
+        self,
+        lab: Lab,
+        folder: Path,
+        *words: str,
+        host: str = "lan1",
+        prefix: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.state = folder / f"state-{host}"
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
@@ -50,11 +61,12 @@ class Program:
         self._host = host
         self.process = lab.popen(
             host,
-            [*prefix, NATSUP, "exec", *words, "--", sys.executable, "-c", _SOURCE],
+            [*prefix, NATSUP, "exec", *PATIENT, *words, "--", sys.executable, "-c", _SOURCE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=self.environ,
+            pass_fds=pass_fds,
         )
 
     def do(self, line: str) -> Any:

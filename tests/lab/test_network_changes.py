@@ -16,7 +16,7 @@ PORTS = (7000, 7001)
 @pytest.fixture
 def start(lab: Lab, tmp_path: Path) -> Start:
     def run(*words: str) -> Program:
-        program = Program(lab, tmp_path, "--timeout", "10", *words)
+        program = Program(lab, tmp_path, *words)
         for number in PORTS:
             assert program.bind(f"s{number}", number) is None
         return program

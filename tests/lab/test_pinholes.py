@@ -25,7 +25,7 @@ def start(lab: Lab, tmp_path: Path) -> Start:
     """Programs whose bind() waits long enough even for a router that is yet to be found."""
 
     def run(*words: str) -> Program:
-        return Program(lab, tmp_path, "--timeout", "10", "--startup-timeout", "10", *words)
+        return Program(lab, tmp_path, *words)
 
     return run
 
@@ -169,7 +169,7 @@ def test_a_port_of_another_host_is_in_use_and_gets_no_pinhole(lab: Lab, start: S
 
 @ipv6
 def test_a_router_that_hangs_holds_no_bind_up_for_longer(lab: Lab, tmp_path: Path) -> None:
-    program = Program(lab, tmp_path, "--startup-timeout", "10", "--timeout", "0.5")
+    program = Program(lab, tmp_path, "--timeout", "0.5")
     assert program.bind("s", 7000, family="INET6") is None
     lab.wait_for(lambda: lab.pinholes() == {"tcp/7000": LAN1_6})
     lab.pause_router()

@@ -70,7 +70,7 @@ def states(program: Program) -> dict[int, str]:
 
 def test_a_full_router_gets_what_it_had_no_room_for_once_it_has(lab: Lab, tmp_path: Path) -> None:
     replace_router(lab, [*SMALL_GATEWAY, "--limit", "3"])
-    program = Program(lab, tmp_path, "--timeout", "10")  # none of its answers are to be missed
+    program = Program(lab, tmp_path)
     for number in (7000, 7001, 7002, 7003, 7004):
         assert program.bind(f"s{number}", number) is None
     full = {7000: "mapped", 7001: "mapped", 7002: "mapped", 7003: "ignored", 7004: "ignored"}
@@ -119,7 +119,7 @@ CODES = {
 def test_every_code_lets_the_program_go_on(lab: Lab, tmp_path: Path) -> None:
     replace_router(lab, [sys.executable, "-c", _REFUSING])
     overheard = Overheard(lab, tmp_path)
-    program = Program(lab, tmp_path, "--timeout", "10")
+    program = Program(lab, tmp_path)
     worse = range(20000, 20005)
     ports = [10000 + code for code in CODES] + list(worse)
     for number in ports:

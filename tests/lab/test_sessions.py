@@ -22,7 +22,7 @@ class Host:
     programs: list[Program] = field(default_factory=list)
 
     def start(self) -> Program:
-        self.programs.append(Program(self.lab, self.folder, "--timeout", "10"))
+        self.programs.append(Program(self.lab, self.folder))
         return self.programs[-1]
 
     def wait_for_all(self) -> None:
@@ -119,7 +119,7 @@ def test_a_port_of_two_sessions_goes_with_the_last_of_them(
     lab: Lab, tmp_path: Path, first: int, end: str
 ) -> None:
     """Servers that share a port by SO_REUSEPORT, each with a natsup of its own."""
-    programs = [Program(lab, tmp_path, "--timeout", "10") for _ in range(2)]
+    programs = [Program(lab, tmp_path) for _ in range(2)]
     for program in programs:
         program.do("s = socket.socket()")
         program.do("s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)")

@@ -438,3 +438,8 @@ def test_without_a_guard_the_launcher_ends(closes: bool) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (125, b"")
     assert b"guard" in done.stderr
+
+
+def test_a_command_that_is_to_have_another_name(natsup_exec: Exec, layout: list[str]) -> None:
+    words = ["--argv0", "-a b", "--", "sh", "-c", "tr '\\0' '|' </proc/$$/cmdline; exit 0"]
+    assert natsup_exec(*layout, *words).stdout.startswith("-a b|-c|")

@@ -24,6 +24,11 @@ DEFAULTS = {option.key: option.default for option in OPTIONS}
         (["--deny", "80/tcp,53", "ls"], {"deny": [("tcp", 80), ("tcp", 53), ("udp", 53)]}, ["ls"]),
         (["--log", "x.log", "ls"], {"log": "/here/x.log"}, ["ls"]),
         (["--log", "/x.log", "ls"], {"log": "/x.log"}, ["ls"]),
+        (["--events", "3", "ls"], {"events": 3}, ["ls"]),
+        (["--events", "x", "ls"], {"events": "/here/x"}, ["ls"]),
+        (["--events", "unix:x", "ls"], {"events": "unix:/here/x"}, ["ls"]),
+        (["--events", "unix:/x", "ls"], {"events": "unix:/x"}, ["ls"]),
+        (["--on-mapped", "a b", "ls"], {"on_mapped": "a b"}, ["ls"]),
         (["--gateway", "http://10.0.0.1/x", "ls"], {"gateway": "http://10.0.0.1/x"}, ["ls"]),
         (["--protocols", "natpmp, UPnP", "ls"], {"protocols": ["natpmp", "upnp"]}, ["ls"]),
         (["--clients", "dig, kresd", "ls"], {"clients": ["dig", "kresd"]}, ["ls"]),
@@ -68,6 +73,8 @@ def test_what_a_program_is_by_the_command_line_it_is_not_by_the_environment(
         (["--ports", "0", "ls"], "ports and ranges, such as"),
         (["--ports", "70000", "ls"], "ports and ranges, such as"),
         (["--ports", "", "ls"], "ports and ranges, such as"),
+        (["--events", "2", "ls"], "0 to 2 are the program's"),
+        (["--events", "unix:", "ls"], "a descriptor, a file or unix:PATH"),
         (["--deny", "80/sctp", "ls"], "ports such as 8080/tcp"),
         (["--gateway", "192.168.1.1", "ls"], "the URL of its description"),
         (["--gateway", "http://", "ls"], "the URL of its description"),
@@ -121,6 +128,7 @@ def test_things_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_mistyped_variables_are_found() -> None:
     environ = {"NATSUP_TIEMOUT": "1", "NATSUP_TIMEOUT": "1", "NATSUP_STATE_DIR": "/x", "HOME": "/"}
+    environ |= {"NATSUP_PORT": "7000"}  # a hook that runs natsup
     assert unknown(environ) == ["NATSUP_TIEMOUT"]
 
 
@@ -133,7 +141,7 @@ def test_help() -> None:
 
 def test_surroundings_travel_as_texts() -> None:
     sockets = [Inherited(1 << 63, 10, 6, 7000, 5, 0), Inherited(2, 2, 17, 7001, 6, 1)]
-    found = Surroundings(12, 1.25, "file", "/some where", "seccomp", sockets)
+    found = Surroundings(12, 1.25, "file", "/some where", "seccomp", sockets, 7)
     again, rest = Surroundings.split([*found.texts(), "exec", "words"])
     assert again.texts() == found.texts()
     assert rest == ["exec", "words"]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +192,38 @@ def test_no_child_of_natsups_is_pending(natsup_exec: Exec, environ: dict[str, st
         status = dict(line.split(":\t") for line in done.stdout.splitlines())
         assert int(status["SigBlk"], 16) & _CHLD
         assert int(status["SigPnd"], 16) | int(status["ShdPnd"], 16) == 0
+
+
+@pytest.mark.parametrize("status", [6, -signal.SIGKILL])
+def test_the_status_does_not_wait_for_the_libraries(
+    environ: dict[str, str], layout: list[str], tmp_path: Path, status: int
+) -> None:
+    """The caller has it at once, however long the supervisor takes to import what it needs, and
+    stops are mirrored, too."""
+    here, there, gate = tmp_path / "lib", tmp_path / "there", tmp_path / "gate"
+    os.mkfifo(gate)
+    here.mkdir()
+    (here / "trio.py").write_text(
+        "import os, sys\n"
+        f"sys.path.remove({str(here)!r})\n"
+        "if 'natsup.supervisor.session' in sys.orig_argv:\n"
+        f"    open({str(there)!r}, 'w').close()\n"
+        f"    open({str(gate)!r}).close()\n"
+        "del sys.modules['trio']\n"
+        "import trio\n"
+    )
+    environ = {**environ, "PYTHONPATH": str(here)}
+    with python(environ, layout, WAIT_FOR_SIGNALS.replace("(5)", "(6)")) as process:
+        assert process.stdout is not None
+        program = int(process.stdout.readline())
+        deadline = time.monotonic() + 20
+        while not there.exists():
+            assert time.monotonic() < deadline
+        os.kill(program, signal.SIGTSTP)
+        _, stopped = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(stopped)
+        os.kill(program, signal.SIGCONT)
+        assert process.stdout.readline() == "continued\n"
+        os.kill(program, signal.SIGRTMIN if status > 0 else signal.SIGKILL)
+        assert process.wait(20) == status
+        os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))  # the supervisor waits for it still

@@ -1,0 +1,210 @@
+"""The user's commands for what happens to ports: --on-mapped, --on-conflict, --on-released.
+
+They run beside the supervisor, outside the filter, and nothing waits for them but the end of the
+session, and that not for long. What happens to one port is told in order, one command after the
+other; of different ports a few run at once. What they print goes to natsup's log.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Mapping
+
+import trio
+
+from natsup.state.history import Entry
+from natsup.state.model import Port
+from natsup.state.report import printable
+from natsup.supervisor.occasions import occasion, variables
+
+log = logging.getLogger("natsup.hooks")
+
+LIMIT = 10.0  # seconds that a command may take
+_KILL_SECONDS = 1.0  # from SIGKILL to the end
+_AT_ONCE = 4
+_WAITING = 256  # events of all ports
+_MOST_LINES, _LONGEST_LINE = 20, 500  # of one command's output: lines, characters
+_PIPE = 1 << 16  # bytes that are read at a time
+# What a command would inherit and take for itself, were it to run natsup.
+_NOT_ITS_OWN = ("NATSUP_EVENTS", "NATSUP_ON_MAPPED", "NATSUP_ON_CONFLICT", "NATSUP_ON_RELEASED")
+
+
+class Hooks:
+    """``commands``: by the options' keys, for sh(1). ``folder``: where they run, if it is still
+    there. `run` must be running; `tell` never blocks nor raises."""
+
+    def __init__(
+        self,
+        commands: Mapping[str, str],
+        folder: str,
+        environ: Mapping[str, str],
+        *,
+        limit: float = LIMIT,
+    ) -> None:
+        self._commands = commands
+        self._folder = folder
+        self._environ = {k: v for k, v in environ.items() if k not in _NOT_ITS_OWN}
+        self._limit = limit
+        self._waiting: dict[Port, deque[Entry]] = {}  # a port is here while a task is busy with it
+        self._new: deque[Port] = deque()  # ports that no task is busy with yet
+        self._come = trio.Event()
+        self._idle = trio.Event()
+        self._places = trio.CapacityLimiter(_AT_ONCE)
+        self._lost = 0
+
+    def tell(self, entry: Entry) -> None:
+        """Have the command for an event run soon, if there is one."""
+        port, name = entry.event.port, occasion(entry)
+        if port is None or name is None or name not in self._commands:
+            return
+        if sum(map(len, self._waiting.values())) >= _WAITING:
+            if not self._lost:
+                log.warning("the hooks are too slow: events are left out")
+            self._lost += 1
+            return
+        if port not in self._waiting:
+            self._waiting[port] = deque()
+            self._new.append(port)
+        self._waiting[port].append(entry)
+        self._come.set()
+
+    async def run(self) -> None:
+        """Run commands, until cancelled; what runs then is killed."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._come.wait()
+                self._come = trio.Event()
+                while self._new:
+                    nursery.start_soon(self._serve, self._new.popleft())
+
+    async def close(self, budget: float) -> None:
+        """Wait until all commands have ended, for ``budget`` seconds at most."""
+        with trio.move_on_after(budget):
+            while self._waiting:
+                await self._idle.wait()
+
+    async def _serve(self, port: Port) -> None:
+        while self._waiting[port]:
+            async with self._places:
+                await self._run(self._waiting[port].popleft())
+        del self._waiting[port]
+        self._idle.set()
+        self._idle = trio.Event()
+
+    async def _run(self, entry: Entry) -> None:
+        key = occasion(entry)
+        assert key is not None
+        name = f"--{key.replace('_', '-')} for {entry.event.port}"
+        output, inside = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            try:
+                pid = self._start(self._commands[key], variables(entry), inside)
+            finally:
+                os.close(inside)
+            await _Child(name, pid, output).end(self._limit)
+        except OSError as error:
+            log.warning("%s cannot be run: %s", name, error.strerror)
+        finally:
+            os.close(output)
+
+    def _start(self, command: str, told: Mapping[str, str], output: int) -> int:
+        """Start a command in a process group of its own, without what the supervisor ignores."""
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", 'cd -- "$0" 2>/dev/null; exec sh -c "$1"', self._folder, command],
+                {**self._environ, **told},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, null, 0),
+                    (os.POSIX_SPAWN_DUP2, output, 1),
+                    (os.POSIX_SPAWN_DUP2, output, 2),
+                ],
+                setpgroup=0,
+                setsigmask=(),
+                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+            )
+        finally:
+            os.close(null)
+
+
+class _Child:
+    """A command that runs. ``output``: what it prints is read here, without blocking."""
+
+    def __init__(self, name: str, pid: int, output: int) -> None:
+        self._name = name
+        self._pid = pid
+        self._output = output
+        self._lines = 0
+        self._begun = b""
+
+    async def end(self, limit: float) -> None:
+        """Wait for its end, and kill its whole group if that takes longer than ``limit``."""
+        try:
+            pidfd = os.pidfd_open(self._pid)
+        except ProcessLookupError:  # collected by who is the parent of all orphans
+            return
+        ended = False
+        try:
+            with trio.move_on_after(limit):
+                await self._wait(pidfd)
+                ended = True
+        finally:
+            if not ended:
+                log.warning("%s is killed: it has %g s", self._name, limit)
+                with contextlib.suppress(OSError):  # it ends just now
+                    signal.pidfd_send_signal(pidfd, 0)
+                    os.killpg(self._pid, signal.SIGKILL)
+                with trio.CancelScope(shield=True), trio.move_on_after(_KILL_SECONDS):
+                    await trio.lowlevel.wait_readable(pidfd)
+            os.close(pidfd)
+            self._collect()
+
+    async def _wait(self, pidfd: int) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            await trio.lowlevel.wait_readable(pidfd)
+            nursery.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        while self._read_some():
+            await trio.lowlevel.wait_readable(self._output)
+
+    def _read_some(self) -> bool:
+        """Log what is there. False: there will be no more."""
+        try:
+            data = os.read(self._output, _PIPE)
+        except BlockingIOError:
+            return True
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if len(self._begun) > _LONGEST_LINE or not data:
+            lines.append(self._begun)
+            self._begun = b""
+        for line in lines:
+            self._say(line)
+        return bool(data)
+
+    def _say(self, line: bytes) -> None:
+        text = printable(line.decode("utf-8", "replace").strip())[:_LONGEST_LINE]
+        if not text:
+            return
+        self._lines += 1
+        if self._lines <= _MOST_LINES:
+            log.info("%s: %s", self._name, text)
+        elif self._lines == _MOST_LINES + 1:
+            log.info("%s: (more is left out)", self._name)
+
+    def _collect(self) -> None:
+        """Log the rest of what it printed, and how it ended."""
+        status = 0
+        with contextlib.suppress(ChildProcessError):  # collected by who is the parent of all
+            _, status = os.waitpid(self._pid, os.WNOHANG)
+        self._read_some()
+        self._say(self._begun)
+        code = os.waitstatus_to_exitcode(status)
+        if code > 0:
+            log.warning("%s ended with status %d", self._name, code)
+        elif code < 0:
+            log.warning("%s was killed by signal %d", self._name, -code)

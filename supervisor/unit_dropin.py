@@ -1,0 +1,150 @@
+"""The drop-in that has a systemd service run under natsup. Pure: text in, text out.
+
+In place natsup becomes the program, and so pid, status, notifications, watchdog and signals are the
+program's own. As parent (Yama) it is the main process, and passes signals on, so that systemd must
+send them to it alone. Then, and wherever else systemd kills all that is left as soon as the main
+process has ended, something has to wait until the router has taken the ports back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from natsup.supervisor import unit_sandbox
+from natsup.supervisor.unit_file import Command, Service, quoted
+from natsup.supervisor.unit_sandbox import Here
+
+CLEAN_UP_SECONDS = 6  # a session's end takes five at most, and then it writes that down
+_NAME = "natsup"
+_STATE = "natsup-%N"
+
+
+class NothingToDo(Exception):
+    """The service needs no natsup. The message says why."""
+
+
+class Obstructed(Exception):
+    """natsup cannot run in this service. The message names the lines that stand in the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the service is started and stopped."""
+
+    type: str
+    as_parent: bool
+    kill_mode: str
+
+
+def drop_in(service: Service, here: Here, options: Sequence[str] = ()) -> str:
+    """The text of the drop-in. ``options``: of `natsup exec`. Raises `NothingToDo`, `Obstructed`,
+    `BadUnit`."""
+    network = unit_sandbox.no_network(service)
+    if network:
+        raise NothingToDo(f"{network}: it has no port that a router could forward")
+    commands = service.commands()
+    if not commands:
+        raise NothingToDo("it has no ExecStart=")
+    if all(command.is_natsup for command in commands):
+        raise NothingToDo("natsup runs it already")
+    obstacles = unit_sandbox.obstacles(service, here)
+    if obstacles:
+        raise Obstructed("\n".join(obstacles))
+    kind = _kind(service, here)
+    own = (*(("--as-parent",) if kind.as_parent else ()), *options)
+    lines = [f"# {note}" for note in [*_notes(service, kind), *unit_sandbox.notes(service, here)]]
+    lines += ["[Service]", "ExecStart="]
+    lines += [f"ExecStart={wrapped(command, here.natsup, own)}" for command in commands]
+    if not service.last("SyslogIdentifier") and commands[0].name:
+        lines.append(f"SyslogIdentifier={commands[0].name}")  # else it would be natsup's
+    lines += _manners(service, here, kind)
+    lines += _state(service, here)
+    lines += unit_sandbox.additions(service, here)
+    return "\n".join(lines) + "\n"
+
+
+def wrapped(command: Command, natsup: str, options: Sequence[str]) -> str:
+    """The command under natsup, as an ExecStart= line has it."""
+    if command.is_natsup:
+        return command.prefixes + " ".join(command.words)
+    expands = ":" not in command.prefixes
+    path, *arguments = command.words
+    if expands:
+        path = path.replace("$", "$$")  # no variables in the command, but in its arguments
+    words = [quoted(natsup, expands=False), "exec"]
+    words += [quoted(option, expands=expands) for option in options]
+    if "@" in command.prefixes:
+        words += ["--argv0", arguments.pop(0)]
+    prefixes = command.prefixes.replace("@", "")
+    return prefixes + " ".join([*words, "--", path, *arguments])
+
+
+def _kind(service: Service, here: Here) -> _Kind:
+    default = "dbus" if service.last("BusName") else "simple"
+    return _Kind(
+        service.last("Type").lower() or default,
+        here.yama and not unit_sandbox.may_trace(service, here),
+        service.last("KillMode").lower() or "control-group",
+    )
+
+
+def _manners(service: Service, here: Here, kind: _Kind) -> list[str]:
+    """How systemd is to treat the processes."""
+    lines = []
+    # By "process" and "none" what is left goes on. Else it is killed: by "mixed" at once, and by
+    # "control-group" has been seen to be before the router had answered.
+    waits = kind.kill_mode in ("mixed", "control-group")
+    # The first process of a forking service ends at once, and natsup's with it.
+    if kind.as_parent and kind.type != "forking":
+        if kind.kill_mode == "control-group":
+            lines.append("KillMode=mixed")
+        tells = kind.type in ("notify", "notify-reload") or service.last("WatchdogSec")
+        if (tells or service.last("NotifyAccess")) and service.last("NotifyAccess") != "none":
+            lines.append("NotifyAccess=all")
+    if waits:
+        clean = f"{quoted(here.natsup, expands=False)} clean --wait {CLEAN_UP_SECONDS}"
+        lines.append(f"ExecStopPost=-{clean}")
+    return lines
+
+
+def _state(service: Service, here: Here) -> list[str]:
+    """Where natsup keeps its journal, if not where it always does."""
+    strict = unit_sandbox.implied(service, "ProtectSystem").lower() == "strict"
+    root = unit_sandbox.is_root(service, here)
+    if any(line.startswith("NATSUP_STATE_DIR=") for line in _environment(service)):
+        return []
+    if not strict:
+        # A person has a home, and root its folder; of others nobody knows.
+        person = service.last("User") in ("%i", "%I")
+        if root or here.user or (person and not service.last("ProtectHome")):
+            return []
+    # Every user has a folder of his own: systemd gives it to the service's user as a whole.
+    name = _NAME if root else _STATE
+    others = [word for line in service.all("StateDirectory") for word in line.split()]
+    lines = [f"StateDirectory={name}", f"Environment=NATSUP_STATE_DIR=%S/{name}"]
+    # The program is not to take it for one of its own.
+    if others:
+        paths = ":".join(f"%S/{word.partition(':')[0]}" for word in others)
+        return [*lines, f"Environment=STATE_DIRECTORY={paths}"]
+    return [*lines, "UnsetEnvironment=STATE_DIRECTORY"]
+
+
+def _environment(service: Service) -> list[str]:
+    return [word.strip("\"'") for line in service.all("Environment") for word in line.split()]
+
+
+def _notes(service: Service, kind: _Kind) -> list[str]:
+    found = []
+    if kind.as_parent and kind.type != "forking":
+        found.append("As parent (kernel.yama.ptrace_scope is 1): the main process is natsup's.")
+    if kind.type == "forking" and not service.last("PIDFile"):
+        found.append(
+            "Type=forking without PIDFile=: systemd cannot tell the main process from natsup's, and"
+            " does not learn how it ends; give it a PIDFile=, or have the program stay in front"
+        )
+    seconds = service.last("TimeoutStopSec").removesuffix("s")
+    if seconds.isdecimal() and 0 < int(seconds) < CLEAN_UP_SECONDS:
+        found.append(
+            f"TimeoutStopSec={seconds}: the router may need {CLEAN_UP_SECONDS - 1} s to take the"
+            " ports back; what it keeps goes at the next start"
+        )
+    return found
