@@ -45,6 +45,10 @@ fuzz *arguments: setup
     .venv/bin/pip install --quiet --editable '.[fuzz]'
     {{python}} -m tests.fuzz {{arguments}}
 
+# the page that is made of what natsup explain says
+explain-page: setup
+    .venv/bin/natsup explain --markdown > docs/explain.md
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}

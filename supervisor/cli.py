@@ -4,50 +4,54 @@ import gc
 import os
 import sys
 
+from natsup.supervisor.complaints import complain
+
 
 def main() -> int:
     """The entry point of the command `natsup`. Returns the exit status."""
     words = sys.argv[1:]
-    if words[:1] == ["exec"]:
-        return _exec(words[1:])
-    from natsup.supervisor import commands
+    try:
+        if words[:1] == ["exec"]:
+            return _exec(words[1:])
+        from natsup.supervisor import commands
 
-    return commands.main(words)
+        return commands.main(words)
+    except BaseException as error:
+        from natsup.supervisor import crash
+
+        return crash.end(error)
 
 
 def _exec(words: list[str]) -> int:
     gc.disable()  # it would run several times during the imports, and find nothing
-    from natsup.supervisor import options
-    from natsup.supervisor.launch import FAILED, LaunchFailed, run
+    from natsup.supervisor import options, settings
+    from natsup.supervisor.launch import LaunchFailed, run
+    from natsup.supervisor.options_check import check
     from natsup.supervisor.surroundings import parent_needed
 
     try:
-        settings, command = options.parse(words, os.environ, os.curdir)
-        options.check(settings, os.environ)
+        found = settings.read(words, os.environ)
+        check(found.settings, os.environ, found.decided)
     except options.Help:
         from natsup.supervisor import output
 
         return output.checked(lambda: print(options.help_text()) or 0)
     except options.BadOption as error:
-        return _complain(str(error), FAILED)
+        return complain(str(error))
+    wanted = found.settings
     try:
         return run(
-            command,
-            words,
-            as_parent=settings["as_parent"] or parent_needed(),
-            track_close=settings["track_close"],
-            io_uring=not settings["no_io_uring"],
-            inherited=settings["inherited"],
-            events=settings["events"],
-            argv0=settings["argv0"],
+            found.command,
+            found.words(),
+            as_parent=wanted["as_parent"] or parent_needed(),
+            track_close=wanted["track_close"],
+            io_uring=not wanted["no_io_uring"],
+            inherited=wanted["inherited"],
+            events=wanted["events"],
+            argv0=wanted["argv0"],
         )
     except LaunchFailed as error:
-        return _complain(str(error), error.status)
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return status
+        return complain(str(error), error.status)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import os
 import socket
-import sys
 import time
 from importlib.metadata import version
 from ipaddress import IPv4Address
@@ -12,7 +11,9 @@ from typing import Any, NoReturn
 
 from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.options import BadOption, check_state_folder
+from natsup.supervisor.settings import of_network
 
 _ON = {"--watch", "--follow", "-f"}  # status and log print until they are stopped
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
@@ -21,6 +22,8 @@ _COMMANDS = (
     ("status", "[--json] [--watch]", "every session's ports, and what state each is in"),
     ("ui", "", "the same on the whole screen, to search in and to act upon"),
     ("log", "[--port PORT] [--follow]", "what happened to ports, when, for whom and why"),
+    ("config", "show [PROGRAM] | check [FILE]", "what natsup is told, and from where"),
+    ("explain", "[CODE|TOPIC]", "what a code or a word means, and what to do about it"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
     ("unit", "NAME.service [--install]", "have a systemd service run under natsup"),
@@ -40,10 +43,13 @@ def main(words: list[str]) -> int:
 
 def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
+    network: dict[str, str] = {}
     try:
         check_state_folder(os.environ)
+        if name in ("doctor", "clean"):
+            network = of_network(os.environ)
     except BadOption as error:
-        return _complain(str(error))
+        return complain(str(error))
     if name == "status":
         from natsup.supervisor import status
 
@@ -56,12 +62,22 @@ def _run(words: list[str]) -> int:
         from natsup.supervisor import past
 
         return past.main(_Parser(prog="natsup log"), rest)
+    if name == "config":
+        from natsup.supervisor import config_command
+
+        return config_command.main(_Parser, rest)
+    if name == "explain":
+        from natsup.supervisor import explain
+
+        return explain.main(_Parser(prog="natsup explain"), rest)
     if name == "doctor":
         from natsup.supervisor import doctor
 
-        return doctor.main(_Parser(prog="natsup doctor"), rest)
+        parser = _Parser(prog="natsup doctor")
+        parser.set_defaults(**network)
+        return doctor.main(parser, rest)
     if name == "clean":
-        return _clean(rest)
+        return _clean(rest, network)
     if name == "demo":
         what = "The main job, in network namespaces, with no router needed."
         _Parser(prog="natsup demo", description=what).parse_args(rest)
@@ -92,8 +108,8 @@ def _run(words: list[str]) -> int:
         print(f"natsup {version('natsup')}")
         return 0
     if name:
-        return _complain(f"unknown command {name!r}{_nearest(name)}; see natsup --help")
-    return _complain("no command given; natsup exec -- COMMAND runs one, natsup --help tells more")
+        return complain(f"unknown command {name!r}{_nearest(name)}; see natsup --help")
+    return complain("no command given; natsup exec -- COMMAND runs one, natsup --help tells more")
 
 
 def usage() -> str:
@@ -118,11 +134,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
 
 
-def _clean(words: list[str]) -> int:
+def _clean(words: list[str], network: dict[str, str]) -> int:
     parser = _Parser(
         prog="natsup clean",
         description="Remove from the router what dead sessions left there, and only that.",
     )
+    parser.set_defaults(**network)
     parser.add_argument("--gateway", metavar="URL", help="the router's description")
     parser.add_argument("--interface", metavar="IF", help="the interface that leads to the router")
     wait = "first wait for sessions of the same service to end, S seconds at most (under systemd)"
@@ -152,7 +169,8 @@ def _clean(words: list[str]) -> int:
         left = forget(dead, wall=time.time())
         remove_unread(directory, wall=time.time())
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be used: {error.strerror}")
+        reason = f"the state folder {directory} cannot be used: {error.strerror}"
+        return complain(f"{reason}; {SEE_FOLDER}")
     if not left and options.wait:
         return 0  # it would stand in the service's log at its every end
     if not left:
@@ -188,7 +206,7 @@ def _clean(words: list[str]) -> int:
 
     done = trio.run(run)
     if isinstance(done, NoGateway):
-        return _complain(f"no router to clean: {done.reason}")
+        return complain(f"no router to clean: {done.reason}; natsup doctor tells more")
     with contextlib.suppress(OSError):  # what was done counts, and is told below
         history.append(directory, [history.line_of(entry) for entry in done.entries])
     print("\n".join(done.lines()) or "Nothing was left on the router.")
@@ -216,7 +234,7 @@ def _gateway(words: list[str]) -> int:
     options = parser.parse_args(words)
     for name, given in (("--internal", options.internal), ("--external", options.external)):
         if not _is_here(given):
-            return _complain(f"{name}: {given} is no address of this host; ip addr lists them")
+            return complain(f"{name}: {given} is no address of this host; ip addr lists them")
 
     import trio
 
@@ -235,7 +253,7 @@ def _gateway(words: list[str]) -> int:
         pass
     except* OSError as group:
         reasons = [str(error.strerror or error) for error in _leaves(group)]
-        status = _complain(
+        status = complain(
             f"{options.internal} cannot be served: {reasons[0]}; is the port taken, or UDP port"
             " 1900?"
         )
@@ -290,8 +308,3 @@ def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def _complain(message: str) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return 125

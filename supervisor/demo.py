@@ -103,6 +103,7 @@ class _Story:
         self._environ = {
             **os.environ,
             "NATSUP_STATE_DIR": f"{folder}/state",
+            "NATSUP_CONFIG": "none",
             "XDG_CACHE_HOME": f"{folder}/cache",
         }
         self._say = print

@@ -20,10 +20,10 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 from collections.abc import Iterable
 
 from natsup.supervisor import abi, child, handover, libc
+from natsup.supervisor.complaints import FAILED, complain
 from natsup.supervisor.filter import FilterRefused, cache_file, install, load, under_natsup
 from natsup.supervisor.page import Page
 from natsup.supervisor.surroundings import ends_everything, look
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 # Exit statuses of natsup's own, as env(1), nohup(1) and timeout(1) have them.
-FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+CRASHED = 70  # EX_SOFTWARE (sysexits.h)
 
 # Python ignores these at start, and what is ignored stays ignored across exec.
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -109,8 +110,10 @@ class _Program:
             signal.signal(number, signal.SIG_IGN)
         name = self._command[0]
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            raise LaunchFailed(f"{name}: command not found", NOT_FOUND)
-        raise LaunchFailed(f"{name}: cannot be run: {error.strerror}", NOT_EXECUTABLE)
+            advice = "is it installed, and in PATH?"
+            raise LaunchFailed(f"{name}: command not found; {advice}", NOT_FOUND)
+        reason = f"{name}: cannot be run: {error.strerror}"
+        raise LaunchFailed(f"{reason}; is it a program, and executable?", NOT_EXECUTABLE)
 
 
 def _occupy_standard_descriptors() -> None:
@@ -130,7 +133,10 @@ def _in_place(program: _Program, page: Page) -> "NoReturn":
             here.close()
             from natsup.supervisor import guard
 
-            guard.in_place(there, page)
+            try:
+                guard.in_place(there, page)
+            except BaseException as error:
+                _tell_of_crash(error)
 
     try:
         child.run(start_guard)  # it goes at once: the program could wait for a child of its own
@@ -155,7 +161,7 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
         listener = install(wanted)
     except FilterRefused as error:
         raise LaunchFailed(str(error)) from error
-    text, status = "an error inside natsup", FAILED
+    text, status = "an error inside natsup", CRASHED
     try:
         for watcher in watchers:
             handover.send(watcher, handover.LISTENER, fd=listener)
@@ -166,13 +172,27 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
         text = f"the guard could not be reached: {error.strerror}"
     except LaunchFailed as error:
         text, status = str(error), error.status
+    except BaseException as error:
+        text = f"an error inside natsup, {error!r}; please report it"
+        if not closes:  # or to read and write would be to close, and to wait for ever
+            with contextlib.suppress(Exception):
+                from natsup.supervisor import crash
+
+                text = f"{text}, with {crash.write(error)}"
     finally:
         for watcher in watchers:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 handover.send(watcher, handover.FAILED)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             os.write(2, f"natsup: {text}\n".encode(errors="backslashreplace"))
         os._exit(status)
+
+
+def _tell_of_crash(error: BaseException, *, quietly: bool = False) -> int:
+    """In a child of natsup's own. Returns its exit status."""
+    from natsup.supervisor import crash
+
+    return crash.end_quietly(error) if quietly else crash.end(error)
 
 
 def _forget_coerced_locale() -> None:
@@ -243,6 +263,7 @@ def _supervise_child(
     from natsup.supervisor.detach import from_the_program
 
     status = FAILED
+    runs = False
     launcher = os.getppid()
     try:
         libc.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
@@ -263,10 +284,13 @@ def _supervise_child(
             handover.send(from_program, handover.RECEIVED)
             if handover.receive(from_program)[0] != handover.FAILED:
                 from_program.close()
+                runs = True
                 handover.send(control, handover.PROGRAM, pid, os.pidfd_open(pid))
                 guard.become_supervisor(listener, page, control.fileno(), program=pid)
         _, ended = os.waitpid(pid, 0)
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
+    except BaseException as error:
+        status = _tell_of_crash(error, quietly=runs)
     finally:
         os._exit(status)
 
@@ -285,8 +309,8 @@ def _run_child(program: _Program, watchers: list[handover.End]) -> "NoReturn":
     try:
         _become_program(program, watchers)
     except LaunchFailed as error:
-        sys.stderr.write(f"natsup: {error}\n")
-        sys.stderr.flush()
-        os._exit(error.status)
+        os._exit(complain(str(error), error.status))
+    except BaseException as error:
+        os._exit(_tell_of_crash(error))
     finally:
-        os._exit(FAILED)
+        os._exit(CRASHED)

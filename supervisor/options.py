@@ -1,12 +1,15 @@
-"""The options of `natsup exec`: one table, read from the command line and the environment.
+"""The options of `natsup exec`: one table, for the command line, the environment and the files.
 
 Written out here, since argparse alone would take as long to import as everything else the launcher
-does. An option given on the command line comes before ``NATSUP_OPTION`` in the environment.
+does. What counts is what stands in the last *layer*: the configuration files (`settings`), then
+``NATSUP_OPTION`` in the environment, then the command line.
 """
 
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+
+from natsup.supervisor import ports
 
 TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
 if TYPE_CHECKING:
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
 Settings = dict[str, "Any"]
 
 UNIX = "unix:"  # of --events: a socket, and not a file
-_LONGEST_SOCKET = 107  # bytes of a socket's path (unix(7))
 # What hooks find in their environment (natsup.supervisor.occasions), and what is no option either.
 _TOLD = ("EVENT", "EXTERNAL_ADDRESS", "EXTERNAL_PORT", "PORT", "PROTOCOL", "REASON", "SESSION")
 
@@ -40,37 +42,10 @@ def _lease(text: str) -> int:
     raise ValueError("a number of seconds from 120 to 604800 (a week)")
 
 
-def _number(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise ValueError
-    return value
-
-
-def _ranges(text: str) -> list[tuple[int, int]]:
-    try:
-        ranges = []
-        for part in text.split(","):
-            low, dash, high = part.strip().partition("-")
-            ranges.append((_number(low), _number(high if dash else low)))
-        if all(low <= high for low, high in ranges):
-            return ranges
-    except ValueError:
-        pass
-    raise ValueError("ports and ranges, such as 6881-6889,51413")
-
-
-def _ports(text: str) -> list[tuple[str, int]]:
-    try:
-        ports = []
-        for part in text.split(","):
-            number, slash, protocol = part.strip().lower().partition("/")
-            if slash and protocol not in ("tcp", "udp"):
-                raise ValueError
-            ports += [(p, _number(number)) for p in ("tcp", "udp") if not slash or p == protocol]
-        return ports
-    except ValueError:
-        raise ValueError("ports such as 8080/tcp,27960/udp") from None
+def _ports(text: str) -> list[ports.Range]:
+    with contextlib.suppress(ValueError):
+        return ports.read(text)
+    raise ValueError("ports and ranges, such as 6881-6999,udp/27960")
 
 
 def _url(text: str) -> str:
@@ -134,7 +109,8 @@ def _word(text: str) -> str:
 
 class Option:
     """A row of the table. ``read`` turns text into the value, or raises ValueError with what is
-    wanted instead; a switch has no ``placeholder``."""
+    wanted instead, as it does for the empty text; a switch has no ``placeholder``. ``adds``: what
+    is given in one layer is not replaced by the next, but added to."""
 
     def __init__(
         self,
@@ -144,6 +120,8 @@ class Option:
         placeholder: str,
         help: str,
         short: str = "",
+        *,
+        adds: bool = False,
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -152,6 +130,7 @@ class Option:
         self.placeholder = placeholder
         self.help = help
         self.short = short
+        self.adds = adds
 
 
 OPTIONS = (
@@ -159,8 +138,9 @@ OPTIONS = (
     Option(
         "startup-timeout", _seconds, 2.0, "S", "how long the first one waits for its search [2]"
     ),
-    Option("ports", _ranges, [(1024, 65535)], "RANGES", "publish these only [1024-65535]"),
-    Option("deny", _ports, [], "PORT/PROTO,...", "never publish these"),
+    Option("ports", _ports, _ports("1024-65535"), "PORTS", "publish these only [1024-65535]"),
+    Option("deny", _ports, [], "PORTS", "do not publish these"),
+    Option("never", _ports, [], "PORTS", "nor these, whatever else is given", adds=True),
     Option("ephemeral", _switch, False, "", "also publish ports that the system chooses (port 0)"),
     Option("own-address", _switch, False, "", "also publish binds to this host's LAN address"),
     Option("clients", _names, [], "NAME,...|all", "never publish these programs' UDP ports"),
@@ -186,6 +166,7 @@ OPTIONS = (
     Option("on-conflict", _word, None, "CMD", "run this when another host has a port"),
     Option("on-released", _word, None, "CMD", "run this when the router forwards it no more"),
     Option("events", _reader, None, "WHERE", "tell of ports by JSON lines: FD, FILE, unix:PATH"),
+    Option("config", _word, None, "FILE|none", "read this file instead of your own config.toml"),
     Option("log", _word, None, "FILE", "write the log here"),
     Option("verbose", _switch, False, "", "log every call, also those left alone", "v"),
 )
@@ -198,21 +179,43 @@ class Help(Exception):
     """The user asked for help."""
 
 
+class Given:
+    """A setting as somebody has given it. ``where``: what it is called there, for messages.
+
+    Raises `BadOption` for a text that will not do."""
+
+    __slots__ = ("key", "option", "text", "value", "where")
+
+    def __init__(self, option: Option, text: str, where: str, key: tuple[str, ...] = ()) -> None:
+        self.option = option
+        self.text = text
+        self.where = where
+        self.key = key  # where it stands in a file
+        try:
+            # A list can be empty in a file, where it is no slip
+            self.value = [] if key and not text and option.default == [] else option.read(text)
+        except ValueError as error:
+            raise BadOption(f"{where}: {text!r} will not do; give {error}") from None
+
+
+Layer = Sequence[Given]
+
+
 def parse(
     words: Sequence[str], environ: Mapping[str, str], folder: str
 ) -> tuple[Settings, list[str]]:
-    """The settings, and the command to run. Raises `BadOption`, `Help`. Pure.
+    """The settings without those of files, and the command to run. Raises `BadOption`, `Help`.
 
-    ``words``: what follows ``natsup exec``. ``folder``: what a relative path is relative to.
+    ``words``: what follows ``natsup exec``. ``folder``: what a relative path is relative to. Pure.
     """
-    settings: Settings = {}
-    for option in OPTIONS:
-        name = "NATSUP_" + option.key.upper()
-        settings[option.key] = (
-            _value(option, name, environ[name]) if environ.get(name) else option.default
-        )
+    given, command = split(words)
+    return values(decide([of_environment(environ), given]), folder), command
+
+
+def split(words: Sequence[str]) -> tuple[list[Given], list[str]]:
+    """The options on a command line, and the command behind them. Raises `BadOption`, `Help`."""
+    given = []
     rest = list(words)
-    given = set()
     while rest and rest[0].startswith("-"):
         word = rest.pop(0)
         if word == "--":
@@ -223,96 +226,75 @@ def parse(
         found = _BY_NAME.get(name)
         if found is None:
             raise BadOption(f"unknown option {name}{_nearest(name)}; see natsup exec --help")
-        given.add(found.key)
-        if not found.placeholder:
-            settings[found.key] = _value(found, name, text) if equals else True
-            continue
-        if not equals:
+        if not equals and not found.placeholder:
+            text = "yes"
+        elif not equals:
             if not rest:
                 raise BadOption(f"{name} needs a value: {name} {found.placeholder}")
             text = rest.pop(0)
-        settings[found.key] = _value(found, name, text)
-    for one, other in (("clients", "servers"), ("servers", "clients")):
-        if one in given and other not in given:  # by the environment, which comes second
-            settings[other] = [name for name in settings[other] if not _among(name, settings[one])]
+        given.append(Given(found, text, name))
+    if not rest:
+        raise BadOption("no command to run: natsup exec [options] -- COMMAND [ARG...]")
+    return given, rest
+
+
+def of_environment(environ: Mapping[str, str]) -> list[Given]:
+    """The options in an environment; an empty one is none. Raises `BadOption`."""
+    names = [(option, "NATSUP_" + option.key.upper()) for option in OPTIONS]
+    return [Given(option, environ[name], name) for option, name in names if environ.get(name)]
+
+
+def decide(layers: Sequence[Layer]) -> dict[str, list[Given]]:
+    """What counts, of layers of which the last comes first, by the options' keys: one for each that
+    is given, or all where they add up."""
+    decided: dict[str, list[Given]] = {}
+    for layer in layers:
+        here = {given.option.key for given in layer}
+        for given in layer:
+            before = decided.get(given.option.key, []) if given.option.adds else []
+            decided[given.option.key] = [*before, given]
+        for one, other in (("clients", "servers"), ("servers", "clients")):
+            if one in here and other not in here and other in decided:
+                last = decided.pop(other)[-1]
+                names = decided[one][-1].value
+                rest = ",".join(name for name in last.value if not among(name, names))
+                if rest:
+                    decided[other] = [Given(last.option, rest, last.where, last.key)]
+    return decided
+
+
+def values(decided: Mapping[str, Layer], folder: str) -> Settings:
+    """The settings that come of it. ``folder``: what a relative path is relative to."""
+    settings = {option.key: option.default for option in OPTIONS}
+    for key, layer in decided.items():
+        settings[key] = layer[-1].value
+        if len(layer) > 1:
+            settings[key] = [one for given in layer for one in given.value]
     if settings["log"] is not None:
         settings["log"] = os.path.join(folder, settings["log"])
     if isinstance(settings["events"], str):
         path = settings["events"].removeprefix(UNIX)
         prefix = UNIX if path != settings["events"] else ""
         settings["events"] = prefix + os.path.join(folder, path)
-    if not rest:
-        raise BadOption("no command to run: natsup exec [options] -- COMMAND [ARG...]")
-    return settings, rest
+    return settings
 
 
-def _among(name: str, names: Sequence[str]) -> str:
+def as_words(decided: Mapping[str, Layer]) -> list[str]:
+    """Options of a command line that say the same as all layers do; what is empty is left out."""
+    return [
+        f"--{layer[0].option.name}={text}"
+        for layer in decided.values()
+        if (text := ",".join(given.text for given in layer if given.text))
+    ]
+
+
+def among(name: str, names: Sequence[str]) -> str:
     """That of some names which a process's name does not tell from this one; "" for none."""
     if not names:
         return ""
     from natsup.supervisor.clients import kept
 
     return next((other for other in names if kept(other) == kept(name)), "")
-
-
-def _value(option: Option, name: str, text: str) -> "Any":
-    try:
-        return option.read(text)
-    except ValueError as error:
-        raise BadOption(f"{name}: {text!r} will not do; give {error}") from None
-
-
-def check(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Do the things that settings name exist here? The program's terminal is no place to say so
-    later. Raises `BadOption`."""
-    check_state_folder(environ)
-    if settings["log"] is not None:
-        try:
-            with open(settings["log"], "ab"):
-                pass
-        except OSError as error:
-            raise BadOption(
-                f"--log: {settings['log']} cannot be written: {error.strerror}"
-            ) from None
-    if settings["events"] is not None:
-        _check_events(settings["events"])
-    for name in settings["servers"]:
-        same = _among(name, settings["clients"])
-        if same:
-            more = "" if same == name else f", as {same!r}, of which the kernel keeps 15 bytes"
-            raise BadOption(
-                f"--servers: {name!r} is among --clients, too{more}; give it to one of them"
-            )
-    name = settings["interface"]
-    if name is not None and ("/" in name or not os.path.exists(f"/sys/class/net/{name}")):
-        raise BadOption(f"--interface: there is no {name!r} here; ip link lists what there is")
-
-
-def _check_events(where: "int | str") -> None:
-    """Raises `BadOption` unless events can be told there; a socket may be made later."""
-    try:
-        if isinstance(where, int):
-            from fcntl import F_GETFL, fcntl
-
-            if fcntl(where, F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                raise OSError(0, "it is open for reading")
-        elif where.startswith(UNIX):
-            if len(os.fsencode(where.removeprefix(UNIX))) > _LONGEST_SOCKET:
-                raise OSError(0, f"it is longer than {_LONGEST_SOCKET} bytes")
-        elif not _is_fifo(where):  # which may have no reader yet
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-            os.close(os.open(where, flags, 0o600))
-    except OSError as error:
-        raise BadOption(f"--events: {where} cannot be written: {error.strerror}") from None
-
-
-def _is_fifo(path: str) -> bool:
-    from stat import S_ISFIFO
-
-    try:
-        return S_ISFIFO(os.stat(path).st_mode)
-    except OSError:
-        return False
 
 
 def check_state_folder(environ: Mapping[str, str]) -> None:
@@ -352,8 +334,9 @@ def help_text() -> str:
         lines.append(f"  {left:<26}{option.help}")
     lines += [
         "",
-        "Each is also read from the environment: NATSUP_TIMEOUT=1, NATSUP_EPHEMERAL=yes.",
+        "Each is also read from the environment: NATSUP_TIMEOUT=1, NATSUP_EPHEMERAL=yes, and",
+        "before that from configuration files: natsup config show says what is in force.",
         "Exit status: the command's own; 125 natsup failed, 126 the command cannot be run,",
-        "127 it was not found.",
+        "127 it was not found, 70 an error inside natsup (natsup explain 125).",
     ]
     return "\n".join(lines)

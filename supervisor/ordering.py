@@ -3,7 +3,6 @@
 import argparse
 import json
 import socket
-import sys
 from collections.abc import Sequence
 
 from natsup.state.journal import SessionRecord
@@ -11,6 +10,7 @@ from natsup.state.ledger import State
 from natsup.state.model import Port
 from natsup.state.report import printable
 from natsup.supervisor import orders
+from natsup.supervisor.complaints import complain
 from natsup.supervisor.leading import owner
 from natsup.supervisor.past import ports
 from natsup.supervisor.restarting import NotRunning, name_of, running
@@ -53,8 +53,7 @@ def command(parser: argparse.ArgumentParser, what: str, words: Sequence[str]) ->
             print(f"{port.kind} {port.number} of {name_of(session)}: {state}{why}")
             status = max(status, state not in _WANTED[what])
     except (NotRunning, Untold) as error:
-        print(f"natsup: {error}", file=sys.stderr)
-        return 125
+        return complain(str(error))
     return status
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-FAILED = 125
+from natsup.supervisor.complaints import FAILED, complain
 
 
 def checked(run: Callable[[], int], *, goes_on: bool = False) -> int:
@@ -45,8 +45,7 @@ def checked(run: Callable[[], int], *, goes_on: bool = False) -> int:
         error = raw.error
     if error is None or error.errno == errno.EPIPE or status == FAILED:
         return status
-    print(f"natsup: cannot write: {error.strerror}", file=sys.stderr)
-    return FAILED
+    return complain(f"cannot write: {error.strerror}")
 
 
 class _Raw(io.FileIO):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from natsup.state.history import Entry
 from natsup.state.journal import default_directory
 from natsup.state.model import Port, Protocol
 from natsup.supervisor import screen, tables, watching
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 
 _DESCRIPTION = (
     "What happened to ports, the newest last: mapped, refused, ignored, lost, removed; when, for"
@@ -57,12 +57,11 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         if options.follow:
             return _follow(directory, follower, wanted, as_json=options.json)
     except OSError as error:
-        print(
-            f"natsup: the history in {directory} cannot be read: {error.strerror}", file=sys.stderr
-        )
-        return 125
+        reason = f"the history in {directory} cannot be read: {error.strerror}"
+        return complain(f"{reason}; {SEE_FOLDER}")
     except KeyboardInterrupt:
-        return 0 if options.follow else 128 + signal.SIGINT
+        if not options.follow:
+            raise
     finally:
         follower.close()
     return 0
@@ -108,8 +107,7 @@ def _follow(directory: Path, follower: Follower, wanted: Wanted, *, as_json: boo
     try:
         changes = watching.Changes(directory)
     except OSError as error:
-        print(f"natsup: {watching.none_left(directory, error)}", file=sys.stderr)
-        return 125
+        return complain(watching.none_left(directory, error))
     try:
         with watching.waiting(changes) as waits:
             while True:

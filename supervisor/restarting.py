@@ -8,12 +8,12 @@ import argparse
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Iterable
 
 from natsup.state.journal import SessionRecord, default_directory, read, sessions
 from natsup.state.report import printable
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.page import VERSION
 
 _SECONDS = 20.0  # for a supervisor to be there again
@@ -27,7 +27,7 @@ def command(parser: argparse.ArgumentParser, words: list[str]) -> int:
     try:
         chosen = running(wanted)
     except NotRunning as error:
-        return _complain(str(error))
+        return complain(str(error))
     if not chosen:
         print("No session is running.")
     return max([_restart(session) for session in chosen], default=0)
@@ -44,7 +44,7 @@ def running(wanted: str | None) -> list[SessionRecord]:
         living = [session for session in sessions(directory) if session.alive]
     except OSError as error:
         reason = f"the state folder {directory} cannot be read: {error.strerror}"
-        raise NotRunning(reason) from error
+        raise NotRunning(f"{reason}; {SEE_FOLDER}") from error
     chosen = choose(living, wanted)
     if wanted is not None and not chosen:
         raise NotRunning(f"no session {wanted!r} is running; natsup status lists them")
@@ -63,15 +63,15 @@ def choose(living: Iterable[SessionRecord], wanted: str | None) -> list[SessionR
 def _restart(session: SessionRecord) -> int:
     name = name_of(session)
     if session.page != VERSION:
-        return _complain(f"{name}: begun by another version of natsup, which goes on with it")
+        return complain(f"{name}: begun by another version of natsup, which goes on with it")
     try:
         pidfd = os.pidfd_open(session.supervisor)
     except (OSError, ValueError):
-        return _complain(f"{name}: its supervisor is not there just now; its guard sees to it")
+        return complain(f"{name}: its supervisor is not there just now; its guard sees to it")
     try:
         with open(f"/proc/{session.supervisor}/comm") as file:
             if file.read() != _NAME:
-                return _complain(f"{name}: its supervisor is not there just now")
+                return complain(f"{name}: its supervisor is not there just now")
         before = _begun(session)
         signal.pidfd_send_signal(pidfd, signal.SIGUSR2)
         ended = select.poll()
@@ -82,12 +82,12 @@ def _restart(session: SessionRecord) -> int:
                 print(f"{name}: restarted")
                 return 0
             if ended.poll(20):
-                return _complain(f"{name}: its supervisor ended; its guard starts another one")
+                return complain(f"{name}: its supervisor ended; its guard starts another one")
     except OSError as error:
-        return _complain(f"{name}: {error.strerror}")
+        return complain(f"{name}: {error.strerror}")
     finally:
         os.close(pidfd)
-    return _complain(f"{name}: nothing has come of it within {_SECONDS:.0f} s; see its log")
+    return complain(f"{name}: nothing has come of it within {_SECONDS:.0f} s; see its log")
 
 
 def name_of(session: SessionRecord) -> str:
@@ -101,8 +101,3 @@ def _begun(session: SessionRecord) -> int:
     assert session.path is not None
     found = read(session.path)
     return 0 if found is None else found.supervisors
-
-
-def _complain(message: str) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return 125

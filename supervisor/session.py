@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from natsup.state import points
-from natsup.state.model import Port, Protocol
 from natsup.supervisor import handover, libc, netlink, sandbox, unanswered
 from natsup.supervisor import log as logs
 from natsup.supervisor.bell import Bell
@@ -30,6 +29,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import VERSION, Page
+from natsup.supervisor.ports import Ports
 from natsup.supervisor.receiver import Receiver
 from natsup.supervisor.surroundings import Surroundings
 from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
@@ -52,8 +52,8 @@ _LIMITS = (
 def rules_of(settings: Settings) -> Rules:
     """The rules that the user's options make."""
     rules = Rules(
-        ports=tuple(settings["ports"]),
-        denied=frozenset(Port(Protocol(name), number) for name, number in settings["deny"]),
+        ports=Ports(settings["ports"]),
+        denied=Ports([*settings["deny"], *settings["never"]]),
         ephemeral=settings["ephemeral"],
         may_own=settings["own_address"],
         pinholes=not settings["no_pinholes"],
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> None:
         mirror.watch()
     texts = [os.fsdecode(text) for text in page.texts()]
     surroundings, words = Surroundings.split(texts)
-    settings, command = parse(words, os.environ, surroundings.folder)
+    settings, command = parse(words, {}, surroundings.folder)  # the launcher has read the rest
     logs.hold(verbose=settings["verbose"])
     listener.wake_in_step()
     clients = Clients(settings["clients"], settings["servers"])
@@ -220,4 +220,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except Exception as error:
+        from natsup.supervisor import crash
+
+        os._exit(crash.end_quietly(error))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from natsup.state import report
 from natsup.state.journal import SessionRecord, default_directory, sessions
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -36,15 +37,13 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
             return _watch(directory, as_json=options.json)
         _print(sessions(directory), as_json=options.json)
     except KeyboardInterrupt:
-        return 0 if options.watch else 128 + signal.SIGINT
+        if not options.watch:
+            raise
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be read: {error.strerror}")
+        return complain(
+            f"the state folder {directory} cannot be read: {error.strerror}; {SEE_FOLDER}"
+        )
     return 0
-
-
-def _complain(message: str) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return 125
 
 
 def _print(found: list[SessionRecord], *, as_json: bool) -> None:
@@ -77,7 +76,7 @@ def _watch(directory: Path, *, as_json: bool) -> int:
     try:
         changes = Changes(directory)
     except OSError as error:
-        return _complain(none_left(directory, error))
+        return complain(none_left(directory, error))
     try:
         if screen.full() and not as_json:
             _paint(directory, changes)

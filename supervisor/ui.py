@@ -10,6 +10,7 @@ from pathlib import Path
 
 from natsup.state.journal import default_directory, sessions
 from natsup.supervisor import screen
+from natsup.supervisor.complaints import SEE_FOLDER, complain
 
 _DESCRIPTION = (
     "Every session's ports on the whole screen, as they change: search, details and the history of"
@@ -23,7 +24,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.parse_args(words)
     missing = unshowable()
     if missing:
-        return _complain(f"natsup ui {missing}")
+        return complain(f"natsup ui {missing}")
     from natsup.state.following import Follower
     from natsup.supervisor import ordering
     from natsup.supervisor.monitor import Monitor, Source
@@ -33,11 +34,13 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     try:
         sessions(directory)
     except OSError as error:
-        return _complain(f"the state folder {directory} cannot be read: {error.strerror}")
+        return complain(
+            f"the state folder {directory} cannot be read: {error.strerror}; {SEE_FOLDER}"
+        )
     try:
         changes = Changes(directory)
     except OSError as error:
-        return _complain(none_left(directory, error))
+        return complain(none_left(directory, error))
     follower = Follower(directory)
     source = Source(
         lambda: sessions(directory), follower.entries, ordering.tell, time.time, changes=changes
@@ -70,8 +73,3 @@ def _install() -> str:
     if "uv" in prefix.parts and prefix.parent.name == "tools":
         return "uv tool install --with textual natsup"
     return f"{prefix / 'bin' / 'python'} -m pip install textual"
-
-
-def _complain(message: str) -> int:
-    print(f"natsup: {message}", file=sys.stderr)
-    return 125

@@ -8,6 +8,7 @@ import socket
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor.abi import IPPROTO_MPTCP
+from natsup.supervisor.ports import LAST, PROTOCOLS, Ports
 from natsup.supervisor.sockaddr import Address
 
 # Discovery and mapping protocols of the local network: made for link-local peers, and harmful or
@@ -25,6 +26,8 @@ NEVER = frozenset(
     )
 )
 FIRST_UNPRIVILEGED = 1024
+_ALL = Ports((protocol, FIRST_UNPRIVILEGED, LAST) for protocol in PROTOCOLS)
+_NONE = Ports()
 
 _PROTOCOLS: dict[tuple[int, int], Protocol] = {
     (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
@@ -70,7 +73,7 @@ class Publish:
 class Rules:
     """What the user asked for.
 
-    ``ports``: ranges, both ends included, that may be published. ``denied``: ports that may not.
+    ``ports``: those that may be published. ``denied``: those that may not, whatever ``ports`` says.
     ``ephemeral``: also publish port 0. ``own_addresses``: specific IPv4 addresses (4 bytes each)
     that count like the wildcard; they are known only once the network has been looked at, so
     ``may_own`` says from the start whether there will be any. ``first_unprivileged``: the kernel's
@@ -81,8 +84,8 @@ class Rules:
     def __init__(
         self,
         *,
-        ports: tuple[tuple[int, int], ...] = ((FIRST_UNPRIVILEGED, 65535),),
-        denied: frozenset[Port] = frozenset(),
+        ports: Ports = _ALL,
+        denied: Ports = _NONE,
         ephemeral: bool = False,
         may_own: bool = False,
         pinholes: bool = False,
@@ -141,7 +144,7 @@ def judge_address(address: Address | None, rules: Rules) -> Pass | None:
         return None if rules.ephemeral else _PORT_ZERO
     if address.port < rules.first_unprivileged:
         return _PRIVILEGED
-    return None if _in_range(address.port, rules) else _OUT_OF_RANGE
+    return None if rules.ports.has_some(address.port) else _OUT_OF_RANGE
 
 
 def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish:
@@ -164,6 +167,8 @@ def judge_socket(address: Address, facts: Facts, rules: Rules) -> Pass | Publish
             return Pass("a port for connect() to choose")
         return Publish(protocol, None, ipv4=ipv4, ipv6=ipv6)
     port = Port(protocol, address.port)
+    if not rules.ports.has(protocol, port.number):
+        return _OUT_OF_RANGE
     if not publishable(port, rules):
         return Pass("a port that is never published")
     return Publish(protocol, port, ipv4=ipv4, ipv6=ipv6)
@@ -173,11 +178,7 @@ def publishable(port: Port, rules: Rules) -> bool:
     """May this port face the Internet? The same for a port that natsup chooses."""
     return (
         port.number >= rules.first_unprivileged
-        and _in_range(port.number, rules)
+        and rules.ports.has(port.protocol, port.number)
         and port not in NEVER
-        and port not in rules.denied
+        and not rules.denied.has(port.protocol, port.number)
     )
-
-
-def _in_range(number: int, rules: Rules) -> bool:
-    return any(low <= number <= high for low, high in rules.ports)

@@ -163,6 +163,11 @@ _UNKNOWN = Holder(Kind.UNKNOWN)
 _ENTRY = "the router's entry for the port names"
 
 
+def _untold(code: int | None) -> str:
+    said = "the router does not tell who has the port"
+    return said if code is None else faults.with_code(said, code)
+
+
 def holder(answer: Answer, port: Port, device: Device) -> Holder:
     """Whose entry an answer to `Look` shows.
 
@@ -173,7 +178,7 @@ def holder(answer: Answer, port: Port, device: Device) -> Holder:
     if isinstance(answer, Fault):
         if answer.code in device.absent:
             return Holder(Kind.NOBODY)
-        return Holder(Kind.UNKNOWN, reason=f"error {answer.code}")
+        return Holder(Kind.UNKNOWN, reason=_untold(answer.code))
     if isinstance(answer, NoAnswer):
         return Holder(Kind.UNKNOWN, reason=answer.reason, silent=True)
     if not isinstance(answer, Found):

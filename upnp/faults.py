@@ -4,7 +4,7 @@ WANIPConnection:1 and :2 (Open Connectivity Foundation) define the codes; router
 so that none of them proves a conflict by itself: `natsup.upnp.adding` looks at the table first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from natsup.state.model import Ignored
 
@@ -18,6 +18,13 @@ UNKNOWN_ACTION = 401
 ABSENT = frozenset({NO_SUCH_ENTRY, INDEX_INVALID})
 # Some say "no such entry" with one of these; only a look at a port that is surely free tells.
 PERHAPS_ABSENT = frozenset({INVALID_ARGS, 501, 606})
+
+
+# Those that `natsup explain` knows
+EXPLAINED = frozenset(
+    {401, 402, 501, 600, 602, 603, 604, 606, *range(701, 710), 713, 714, 715, 716, 718}
+    | set(range(724, 734))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +64,12 @@ def meaning(code: int | None) -> Meaning:
     """What an error code in answer to AddPortMapping means; None: there was none to read."""
     if code is None:
         return Meaning("the router's answer cannot be understood", verify=True)
-    return _MEANINGS.get(code, Meaning(f"the router refuses with error {code}", verify=True))
+    means = _MEANINGS.get(code, Meaning("the router refuses", verify=True))
+    return replace(means, reason=with_code(means.reason, code))
+
+
+def with_code(reason: str, code: int) -> str:
+    """A clause for people, and where they find more of it."""
+    if code in EXPLAINED:
+        return f"{reason} (natsup explain {code})"
+    return f"{reason} (error {code})"

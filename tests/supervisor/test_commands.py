@@ -179,7 +179,8 @@ def test_a_history_that_cannot_be_read(environ: dict[str, str], past: Path) -> N
     (past / "history.jsonl").mkdir()
     done = natsup("log", environ=environ)
     assert (done.returncode, done.stdout) == (125, "")
-    assert done.stderr == f"natsup: the history in {past} cannot be read: Is a directory\n"
+    reason = f"the history in {past} cannot be read: Is a directory"
+    assert done.stderr == f"natsup: {reason}; natsup explain state-folder tells more\n"
 
 
 def test_a_reader_that_has_had_enough(environ: dict[str, str], past: Path) -> None:
@@ -299,7 +300,7 @@ def test_a_dead_session_that_had_nothing_is_cleaned_without_a_router(
 def test_help_names_every_command(environ: dict[str, str]) -> None:
     done = natsup("--help", environ=environ)
     assert done.returncode == 0
-    for name in ("exec", "status", "log", "clean", "demo", "gateway"):
+    for name in ("exec", "status", "log", "config", "explain", "clean", "demo", "gateway"):
         assert f"natsup {name}" in done.stdout
         assert natsup(name, "--help", environ=environ).returncode == 0
     assert natsup("--version", environ=environ).stdout.startswith("natsup 0.")

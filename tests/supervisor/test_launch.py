@@ -49,7 +49,7 @@ def test_natsup_dies_as_the_program_died(
         (
             ["--deny", "x", "--", "true"],
             125,
-            "--deny: 'x' will not do; give ports such as 8080/tcp",
+            "--deny: 'x' will not do; give ports and ranges",
         ),
         (["--timeout"], 125, "--timeout needs a value: --timeout S"),
     ],

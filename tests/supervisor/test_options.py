@@ -5,9 +5,16 @@ from pathlib import Path
 import pytest
 
 from natsup.supervisor.inherited import Inherited
-from natsup.supervisor.options import OPTIONS, BadOption, Help, check, help_text, parse, unknown
+from natsup.supervisor.options import OPTIONS, BadOption, Help, help_text, parse, unknown
+from natsup.supervisor.options_check import check
 from natsup.supervisor.surroundings import Surroundings, log_destination
 
+
+def _both(low: int, high: int) -> list[tuple[str, int, int]]:
+    return [("tcp", low, high), ("udp", low, high)]
+
+
+BOTH = [*_both(6881, 6889), *_both(51413, 51413)]
 DEFAULTS = {option.key: option.default for option in OPTIONS}
 
 
@@ -20,8 +27,13 @@ DEFAULTS = {option.key: option.default for option in OPTIONS}
         (["--timeout=0", "--", "ls"], {"timeout": 0.0}, ["ls"]),
         (["-v", "--ephemeral", "ls"], {"verbose": True, "ephemeral": True}, ["ls"]),
         (["--ephemeral=no", "ls"], {}, ["ls"]),
-        (["--ports", "6881-6889, 51413", "ls"], {"ports": [(6881, 6889), (51413, 51413)]}, ["ls"]),
-        (["--deny", "80/tcp,53", "ls"], {"deny": [("tcp", 80), ("tcp", 53), ("udp", 53)]}, ["ls"]),
+        (["--ports", "6881-6889, 51413", "ls"], {"ports": BOTH}, ["ls"]),
+        (
+            ["--deny", "80/tcp,udp/53-54", "ls"],
+            {"deny": [("tcp", 80, 80), ("udp", 53, 54)]},
+            ["ls"],
+        ),
+        (["--never", "1", "--never=tcp/2", "ls"], {"never": [*_both(1, 1), ("tcp", 2, 2)]}, ["ls"]),
         (["--log", "x.log", "ls"], {"log": "/here/x.log"}, ["ls"]),
         (["--log", "/x.log", "ls"], {"log": "/x.log"}, ["ls"]),
         (["--events", "3", "ls"], {"events": 3}, ["ls"]),
@@ -75,7 +87,7 @@ def test_what_a_program_is_by_the_command_line_it_is_not_by_the_environment(
         (["--ports", "", "ls"], "ports and ranges, such as"),
         (["--events", "2", "ls"], "0 to 2 are the program's"),
         (["--events", "unix:", "ls"], "a descriptor, a file or unix:PATH"),
-        (["--deny", "80/sctp", "ls"], "ports such as 8080/tcp"),
+        (["--deny", "80/sctp", "ls"], "ports and ranges, such as"),
         (["--gateway", "192.168.1.1", "ls"], "the URL of its description"),
         (["--gateway", "http://", "ls"], "the URL of its description"),
         (["--gateway", "http://router/x", "ls"], "the URL of its description"),
@@ -118,8 +130,8 @@ def test_things_that_are_not_there_are_named(tmp_path: Path) -> None:
     )
     assert told("--servers", "b", NATSUP_CLIENTS="a,b") == ""
     assert told(NATSUP_SERVERS="b", NATSUP_CLIENTS="a,b").startswith("--servers: 'b' is among")
-    assert told("--log", "no/such/x").endswith("cannot be written: No such file or directory")
-    assert told("--log", ".").endswith("cannot be written: Is a directory")
+    assert "cannot be written: No such file or directory; give" in told("--log", "no/such/x")
+    assert "cannot be written: Is a directory; give" in told("--log", ".")
     assert told("--interface", "nsu-none").startswith("--interface: there is no 'nsu-none' here")
     assert told("--interface", "../net/lo") != ""
     assert told(NATSUP_STATE_DIR="x").startswith("NATSUP_STATE_DIR: 'x' will not do")

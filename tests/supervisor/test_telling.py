@@ -12,7 +12,8 @@ from natsup.state.history import Entry
 from natsup.state.model import Port, Protocol
 from natsup.supervisor.events import MOST, Events
 from natsup.supervisor.occasions import occasion, variables
-from natsup.supervisor.options import BadOption, check, parse
+from natsup.supervisor.options import BadOption, parse
+from natsup.supervisor.options_check import check
 
 TCP = Port(Protocol.TCP, 6881)
 

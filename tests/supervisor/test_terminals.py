@@ -359,7 +359,7 @@ def test_the_history_is_followed_on_a_terminal(environ: dict[str, str], folder: 
 @pytest.mark.parametrize("words", [["status", "--watch"], ["log", "--follow"]])
 def test_no_more_watches(
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
     words: list[str],
 ) -> None:
@@ -369,7 +369,7 @@ def test_no_more_watches(
     monkeypatch.setattr(libc, "inotify_init", fail)
     monkeypatch.setenv("NATSUP_STATE_DIR", str(tmp_path))
     assert {"status": status, "log": past}[words[0]].main(ArgumentParser(), words[1:]) == 125
-    assert capsys.readouterr().err == (
+    assert capfd.readouterr().err == (
         f"natsup: changes in {tmp_path} cannot be watched: Too many open files; sysctl fs.inotify"
         " shows what the system allows\n"
     )
@@ -381,7 +381,7 @@ def test_a_folder_that_is_none(environ: dict[str, str], folder: Path, words: lis
     with Terminal([NATSUP, *words], environ, columns=200) as terminal:
         assert terminal.end() == 125
     said = f"natsup: the state folder {folder} cannot be read: Not a directory"
-    assert terminal.text == said
+    assert terminal.text.replace("\n", "").startswith(said)
 
 
 # --- natsup ui, where it cannot be shown ---

@@ -23,6 +23,7 @@ from natsup.supervisor.clients import (
     Clients,
     Once,
 )
+from natsup.supervisor.ports import Ports, read
 from natsup.supervisor.verdict import (
     NEVER,
     Facts,
@@ -146,22 +147,28 @@ def test_the_table(raw: bytes, given_facts: Facts, expected: str) -> None:
 @pytest.mark.parametrize(
     ("rules", "raw", "expected"),
     [
-        (Rules(ports=((7000, 7010),)), inet("0.0.0.0", 7010), "Publish(tcp/7010)"),
+        (Rules(ports=Ports(read("7000-7010"))), inet("0.0.0.0", 7010), "Publish(tcp/7010)"),
         (
-            Rules(ports=((7000, 7010),)),
+            Rules(ports=Ports(read("7000-7010"))),
             inet("0.0.0.0", 7011),
             "Pass('port not among those to publish')",
         ),
-        (Rules(ports=((1, 65535),)), inet("0.0.0.0", 1023), "Pass('a privileged port')"),
+        (Rules(ports=Ports(read("1-65535"))), inet("0.0.0.0", 1023), "Pass('a privileged port')"),
         (
-            Rules(denied=frozenset({Port(Protocol.TCP, 6881)})),
+            Rules(denied=Ports(read("tcp/6881"))),
             inet("0.0.0.0", 6881),
             "Pass('a port that is never published')",
         ),
         (
-            Rules(denied=frozenset({Port(Protocol.UDP, 6881)})),
+            Rules(denied=Ports(read("udp/6881"))),
             inet("0.0.0.0", 6881),
             "Publish(tcp/6881)",
+        ),
+        (Rules(ports=Ports(read("tcp/7000"))), inet("0.0.0.0", 7000), "Publish(tcp/7000)"),
+        (
+            Rules(ports=Ports(read("udp/7000,tcp/7001"))),
+            inet("0.0.0.0", 7000),
+            "Pass('port not among those to publish')",
         ),
         (Rules(ephemeral=True), inet("0.0.0.0", 0), "Publish(tcp)"),
         (Rules(ephemeral=True), inet("127.0.0.1", 0), "Pass('a specific address')"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from natsup.state.model import Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.upnp.adding import Done, Fault, NoAnswer
+from natsup.upnp.faults import with_code
 
 LONGEST = 86400  # seconds
 
@@ -19,7 +20,6 @@ _NOT_AUTHORIZED, _NO_ROOM, _FIREWALL_OFF, _NOT_ALLOWED, _NO_SUCH_ENTRY = 606, 70
 _INVALID_ARGS = 402  # miniupnpd 2.3.1: there is no such pinhole
 _ABSENT = frozenset({_NO_SUCH_ENTRY, _INVALID_ARGS})
 
-_FORBIDDEN = Ignored("the router does not permit pinholes", slow=True)
 _LOST = Ignored("the router does not have the pinhole any more")
 _MEANINGS = {
     401: Ignored("the router cannot open pinholes", slow=True),
@@ -27,13 +27,19 @@ _MEANINGS = {
     501: Ignored("the router failed to open the pinhole", full=True),
     _NOT_AUTHORIZED: Ignored("the router does not permit this host to open pinholes", slow=True),
     _NO_ROOM: Ignored("the router has no room for another pinhole", full=True),
-    _NOT_ALLOWED: _FORBIDDEN,
+    _NOT_ALLOWED: Ignored("the router does not permit pinholes", slow=True),
     705: Ignored("the router opens no pinholes for the protocol", slow=True),
     706: Ignored("the router wants an internal port, which it was told"),
     707: Ignored("the router wants a protocol, which it was told"),
     708: Ignored("the router opens pinholes for single remote hosts alone", slow=True),
     709: Ignored("the router opens pinholes only for what has sent something out"),
 }
+
+
+def _refusal(code: int) -> Ignored:
+    means = _MEANINGS.get(code, Ignored("the router refuses"))
+    return replace(means, reason=with_code(means.reason, code))
+
 
 # What to ask
 
@@ -133,7 +139,7 @@ def opening(port: Port, lease: int, device: Device) -> Opening:
         if not told.enabled:
             return Mapped(lease), device.without(port)
         if not told.allowed:
-            return _FORBIDDEN, device.without(port)
+            return _refusal(_NOT_ALLOWED), device.without(port)
     known = device.open.get(port)
     if known is not None and known.handle:
         answer = yield Renew(known.handle, lease)
@@ -160,7 +166,7 @@ def _opening(port: Port, lease: int, device: Device) -> Opening:
         device = replace(device, status=Status(enabled=True, allowed=False))
     if code is None:  # it may have been carried out
         return Unknown("the router's answer cannot be understood"), device.having(port, "", lease)
-    return _MEANINGS.get(code, Ignored(f"the router refuses with error {code}")), device
+    return _refusal(code), device
 
 
 def _unanswered(answer: NoAnswer) -> Outcome:

@@ -59,7 +59,13 @@ class Refusal(Enum):
 
     def outcome(self) -> Ignored:
         """What a refusal to add a mapping comes to, unless another host has the port."""
-        return Ignored(self.value, slow=self in _SLOW, full=self in _FULL)
+        reason = f"{self.value} (natsup explain {self.topic})"
+        return Ignored(reason, slow=self in _SLOW, full=self in _FULL)
+
+    @property
+    def topic(self) -> str:
+        """By which `natsup explain` knows it."""
+        return self.name.lower().replace("_", "-")
 
 
 # Only the user can change it
