@@ -92,9 +92,8 @@ def test_release_retry_and_copy_on_the_whole_screen(lab: Lab, tmp_path: Path) ->
         terminal.shows("released by hand")
         assert lab.table() == {}
         terminal.type("t")
-        terminal.until(lambda: "released by hand" not in terminal.text.splitlines()[2])
-        lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
-        terminal.shows(f"{OUTSIDE}:7000")
+        terminal.until(lambda: f"{OUTSIDE}:7000" in terminal.text.splitlines()[2])  # its row
+        assert lab.table() == {"tcp/7000": LAN1}
         terminal.type("c")
         copied = base64.b64encode(f"{OUTSIDE}:7000".encode())
         terminal.until(lambda: b"\x1b]52;c;" + copied in terminal.output)  # xterm's OSC 52
