@@ -132,8 +132,9 @@ def podman(folder: Path) -> list[str]:
     store = folder / "podman"
     if not store.exists():
         store.mkdir(parents=True)
+        driver = "overlay" if _can_overlay(store) else "vfs"
         (store / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\nrunroot = "{store}/run"\ngraphroot = "{store}/store"\n'
+            f'[storage]\ndriver = "{driver}"\nrunroot = "{store}/run"\ngraphroot = "{store}/store"\n'
         )
         (store / "containers.conf").write_text(
             '[containers]\nlog_driver = "k8s-file"\n[engine]\ncgroup_manager = "cgroupfs"\n'
@@ -149,6 +150,18 @@ def podman(folder: Path) -> list[str]:
         "TMPDIR": str(store),
     }
     return ["env", "-i", *(f"{name}={value}" for name, value in kept.items()), "podman"]
+
+
+def _can_overlay(folder: Path) -> bool:
+    """May layers be laid over each other here? Not if it has been done already. Copies take long."""
+    layers = {name: folder / "try" / name for name in ("lowerdir", "upperdir", "workdir")}
+    for layer in layers.values():
+        layer.mkdir(parents=True)
+    options = ",".join(f"{name}={layer}" for name, layer in layers.items())
+    mount = ["unshare", "--mount", "mount", "-t", "overlay", "-o", options, "none"]
+    tried = subprocess.run([*mount, str(folder / "try")], capture_output=True)
+    shutil.rmtree(folder / "try")
+    return tried.returncode == 0
 
 
 def _make_root(root: Path) -> None:
