@@ -438,8 +438,9 @@ class ParentGuard(_Guard):
         if self._control is None:
             return
         self._last = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended by itself; its last word is there
             handover.send(self._control, handover.FINISH)
+        with contextlib.suppress(OSError):
             self._control.settimeout(_FINISH_SECONDS)
             while self._control is not None and not self._done:
                 self._hear()

@@ -37,6 +37,9 @@ def files() -> list[str]:
         real = os.path.join(os.path.realpath(folder), name)  # /bin is /usr/bin
         if path.startswith("/") and os.path.lexists(real) and not _LEFT_OUT.match(real + "/"):
             found.add(real)
+    compiled = {os.path.dirname(path) + "/__pycache__" for path in found if path.endswith(".py")}
+    for cache in filter(os.path.isdir, compiled):
+        found.update((cache, *(f"{cache}/{name}" for name in os.listdir(cache))))
     return sorted(found - {"/"})
 
 

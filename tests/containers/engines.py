@@ -46,13 +46,14 @@ class Box:
 
 
 class Engine:
-    """One of `NAMES`, and the containers that a test has it run."""
+    """One of `NAMES`, and the containers that a test has it run. ``within``: a folder with a short
+    name, for its files."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, within: Path | None = None) -> None:
         self.name = name
         # Short: conmon, podman's, does not write down the end of a container if it is not (it has
         # sockets there, see unix(7)), and podman then waits for 20 s.
-        self.folder = Path(tempfile.mkdtemp(prefix="engine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="engine-", dir=within))
         self._cgroup = f"natsup-tests-{os.getpid()}-{next(_count)}"
         self._state = self.folder / "state"
         self.last = ""  # the container that was started last
@@ -133,9 +134,8 @@ def podman(folder: Path) -> list[str]:
     if not store.exists():
         store.mkdir(parents=True)
         driver = "overlay" if _can_overlay(store) else "vfs"
-        (store / "storage.conf").write_text(
-            f'[storage]\ndriver = "{driver}"\nrunroot = "{store}/run"\ngraphroot = "{store}/store"\n'
-        )
+        roots = f'runroot = "{store}/run"\ngraphroot = "{store}/store"\n'
+        (store / "storage.conf").write_text(f'[storage]\ndriver = "{driver}"\n{roots}')
         (store / "containers.conf").write_text(
             '[containers]\nlog_driver = "k8s-file"\n[engine]\ncgroup_manager = "cgroupfs"\n'
             f'events_logger = "file"\nruntime = "crun"\ntmp_dir = "{store}/tmp"\n'
@@ -153,7 +153,7 @@ def podman(folder: Path) -> list[str]:
 
 
 def _can_overlay(folder: Path) -> bool:
-    """May layers be laid over each other here? Not if it has been done already. Copies take long."""
+    """May layers be laid over each other here? Else they are copied, which takes long."""
     layers = {name: folder / "try" / name for name in ("lowerdir", "upperdir", "workdir")}
     for layer in layers.values():
         layer.mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.lab import LAN1, Lab
-from tests.lab.program import Program
+from tests.lab.program import PATIENT, Program
 from tests.manners.ways import Way, ways
 from tests.nobody import as_nobody, for_everybody
 
@@ -21,8 +21,11 @@ PYTHON = [sys.executable, "-S", "-c"]
 
 @pytest.fixture(params=["in place", "as parent"])
 def way(request: pytest.FixtureRequest, tmp_path: Path) -> Way:
-    """natsup, in one of its layouts."""
-    return next(one for one in ways(tmp_path) if one.name == request.param)
+    """natsup, in one of its layouts. A bind() waits until natsup is there, however long it takes:
+    who cleans up late would be seen by who waits for everything."""
+    found = next(one for one in ways(tmp_path) if one.name == request.param)
+    found.prefix[2:2] = PATIENT
+    return found
 
 
 @pytest.mark.parametrize("options", STRICTNESS)
