@@ -339,7 +339,7 @@ async def _spared(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _why_here(network: "Network | None") -> str:
-    """Where no router could be found anyway, what to do about it."""
+    """What to do about it where no router could be found anyway."""
     if network is None or not container.behind_host(os.environ, network.interface):
         return ""
     return (

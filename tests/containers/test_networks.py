@@ -15,6 +15,8 @@ from tests.containers.networks import IN_MACVLAN, network
 from tests.lab.lab import LAN1, Lab
 from tests.lab.program import NATSUP
 
+BUDGET = 20  # seconds
+
 
 def doctor(program: Contained) -> dict[str, dict[str, str]]:
     """What `natsup doctor` says in the program's container, by id."""
@@ -41,16 +43,16 @@ def test_macvlan(engine: Engine, lab: Lab, tmp_path: Path) -> None:
 def test_bridge(engine: Engine, lab: Lab, tmp_path: Path) -> None:
     """The first bind waits for the search, once; the program notices nothing else, and the log has
     one line of it."""
+    words = ("--startup-timeout", "1", "--timeout", str(BUDGET))
     with network(lab, "bridge") as inside:
-        program = Contained(engine, Box(network=inside), lab, tmp_path, "--startup-timeout", "1")
-        begun = time.monotonic()
-        assert program.bind("s", 7000) is None
-        assert time.monotonic() - begun < 3.0
-        begun = time.monotonic()
-        for number in range(7001, 7021):
-            assert program.bind(f"s{number}", number) is None
-        assert time.monotonic() - begun < 1.0
-        program.serve("s")
+        program = Contained(engine, Box(network=inside), lab, tmp_path, *words)
+        assert program.do("os.getpid()") != 1
+        for numbers in (range(7000, 7001), range(7001, 7021)):
+            begun = time.monotonic()
+            for number in numbers:
+                assert program.bind(f"s{number}", number) is None
+            assert time.monotonic() - begun < BUDGET  # nothing has waited for as long as it may
+        program.serve("s7000")
         hear = "socket.create_connection(('127.0.0.1', 7000)).recv(9).decode()"
         assert program.do(hear) == "here"
         lab.wait_for(lambda: "no router to ask" in program.log())
