@@ -438,11 +438,15 @@ class ParentGuard(_Guard):
         if self._control is None:
             return
         self._last = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended by itself; its last word is there
             handover.send(self._control, handover.FINISH)
+        with contextlib.suppress(OSError):
             self._control.settimeout(_FINISH_SECONDS)
             while self._control is not None and not self._done:
                 self._hear()
+        if self._done:
+            # Some that wait for all in a container take the last status that they see (firejail).
+            self._await_supervisor()
 
     def stay_behind(self) -> None:
         """The program's first process has ended, and others may live on: guard them, detached, and
