@@ -13,6 +13,8 @@ from natsup.supervisor.unit_sandbox import Here
 from tests.lab.lab import LAN1, Lab
 from tests.systemd.box import NATSUP, SERVICE, Box
 
+_UNDER = f"{NATSUP} exec -- /usr/bin/python3 {SERVICE}"
+
 
 @pytest.fixture
 def box(lab: Lab, tmp_path: Path) -> Iterator[Box]:
@@ -262,6 +264,32 @@ def have_person(box: Box) -> None:
     box.write("/etc/systemd/system/user@.service.d/more.conf", f"{more}\n")
     box.run("systemctl", "daemon-reload")
     box.run("systemctl", "start", "dbus", "systemd-logind")
+
+
+def test_a_timer_removes_what_a_dead_session_left(box: Box, lab: Lab) -> None:
+    """A minute after the start, and hourly; here at once."""
+    box.run(NATSUP, "unit", "--clean-timer", "--install")
+    assert box.run("systemctl", "is-enabled", "natsup-clean.timer") == "enabled\n"
+    timers = box.show("natsup-clean.timer", "TimersMonotonic")
+    assert "OnStartupUSec=1min" in timers
+    assert "OnUnitInactiveUSec=1h" in timers
+    box.run("systemctl", "stop", "natsup-clean.timer")
+    box.write("/etc/systemd/system/svc.service", f"[Service]\nExecStart={_UNDER} 7000\n")
+    box.run("systemctl", "daemon-reload")
+    start(box, lab, "svc")
+    box.run("systemctl", "kill", "--signal=KILL", "svc")
+    lab.wait_for(lambda: box.show("svc", "ActiveState") == "failed")
+    assert lab.table() == {"tcp/7000": LAN1}
+    at_once = "[Timer]\nOnStartupSec=\nOnActiveSec=0\nRandomizedDelaySec=0\nAccuracySec=1ms\n"
+    box.write("/etc/systemd/system/natsup-clean.timer.d/now.conf", at_once)
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "start", "natsup-clean.timer")
+    lab.wait_for(lambda: lab.table() == {})
+    lab.wait_for(lambda: box.show("natsup-clean.service", "ActiveState") == "inactive")
+    assert box.show("natsup-clean.service", "Result") == "success"
+    box.run(NATSUP, "unit", "--clean-timer", "--remove")
+    assert box.show("natsup-clean.timer", "ActiveState") == "inactive"
+    assert box.show("natsup-clean.service", "LoadState") == "not-found"
 
 
 def test_a_person_s_own_service(box: Box, lab: Lab) -> None:
