@@ -157,9 +157,13 @@ class Keeper:
         if gateway is not None:
             self._identity, self._external = _identity(gateway), gateway.external_address
             self._restored = gateway
+            if gateway.external_address:
+                self._teller.presume_address(gateway.external_address)
         for port in sorted({*ports, *holders}):
             known = ports.get(port)
             expires = None if known is None else known.expires
+            if known is not None and known.exists:
+                self._teller.mapped_before(port)
             for_port = holders.get(port, ())
             if for_port:
                 self._neighbours.announce(port)
