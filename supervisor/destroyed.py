@@ -207,34 +207,43 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
-    missing = _missing(_missing(watched))  # see `diag.dump`
-    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
-    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
-
-
-def _missing(watched: Sequence[Watched]) -> list[Watched]:
-    """Which of these sockets are not in one listing."""
     kinds: dict[tuple[int, Protocol], list[Watched]] = {}
     for one in watched:
         kinds.setdefault((one.domain, one.port.protocol), []).append(one)
     listed = {one for kind, some in kinds.items() for one in _listed(*kind, some)}
-    return [one for one in watched if one not in listed]
+    missing = [one for one in watched if one not in listed]
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
+    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
 
 
 def _listed(domain: int, protocol: Protocol, watched: Sequence[Watched]) -> Iterator[Watched]:
     """Those that the kernel lists, of sockets of one kind. Of many ports all is read once: a
     listing of one port has all sockets that are bound and do not listen, whatever their ports."""
     ports = {one.port.number for one in watched}
-    cookies, servers = set[int](), set[int]()
-    for port in ports if len(ports) <= _MOST_LISTINGS else (0,):
-        for found in diag.dump(domain, KERNEL_PROTOCOLS[protocol], port=port):
-            if found.port in ports:
-                cookies.add(found.cookie)
-                if 1 << found.state & _STATES_OF_A_SERVER:
-                    servers.add(found.port)
+    found = diag.find(
+        domain,
+        KERNEL_PROTOCOLS[protocol],
+        {_key(one) for one in watched},
+        _keys,
+        ports=ports if len(ports) <= _MOST_LISTINGS else (0,),
+    )
     for one in watched:
-        if one.port.number in servers if one.multipath else one.cookie in cookies:
+        if _key(one) in found:
             yield one
+
+
+# A multipath socket is listed by its subflow's cookie, which is not known: any server of its port.
+_Key = tuple[int | None, int]  # cookie, port
+
+
+def _key(one: Watched) -> _Key:
+    return None if one.multipath else one.cookie, one.port.number
+
+
+def _keys(found: diag.Diag) -> Iterator[_Key]:
+    yield found.cookie, found.port
+    if 1 << found.state & _STATES_OF_A_SERVER:
+        yield None, found.port
 
 
 @cache
