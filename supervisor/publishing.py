@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
@@ -38,7 +39,7 @@ from natsup.supervisor.wishes import Wishes
 
 log = logging.getLogger("natsup.session")
 
-_LOOK_AT_CALLER_SECONDS = 0.05
+_LOOK_AT_CALLER_SECONDS, _LOOK_AT_ONCE = 0.05, 100
 _EPHEMERAL_TRIES = 8
 
 
@@ -125,9 +126,10 @@ class Publisher:
         Until cancelled. One task for all, because a thousand may wait."""
         while True:
             await self._busy.wait()
-            await trio.sleep(_LOOK_AT_CALLER_SECONDS)
-            for call, held in self._held.items():
-                if not (call.answered or self._listener.valid(call.notification)):
+            for number, held in enumerate(list(self._held.values())):
+                if number % _LOOK_AT_ONCE == 0:
+                    await trio.sleep(_LOOK_AT_CALLER_SECONDS)
+                if not (held.call.answered or self._listener.valid(held.call.notification)):
                     held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
@@ -170,7 +172,7 @@ class Publisher:
                     if points.STOP_AT:
                         points.reached("ask")
                     searched = not call.wanted.ipv4 or await self._finder.searched()
-                    until = until or trio.current_time() + self._settings["timeout"]
+                    until = until or trio.current_time() + self._left(call)
                     outcome = await self._outcome(wish, until, searched=searched)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
@@ -237,12 +239,20 @@ class Publisher:
             for held in (*dead, *same):
                 await held.done.wait()
 
+    def _left(self, call: Call) -> float:
+        """Seconds that a call may wait for the router yet. Where many come at once, some have
+        waited for their turn so long."""
+        begin = max(call.arrived, self._finder.searched_at)
+        timeout: float = self._settings["timeout"]
+        return max(0.0, timeout - max(0.0, time.monotonic() - begin))
+
     async def _outcome(self, wish: Wish | Wishes, until: float, *, searched: bool) -> Outcome:
         """What becomes of a wish in the time that a call may take for it. The first calls of a
         session also wait for the search for a gateway."""
         if not searched:
             return Ignored("the search for a router goes on")
-        return await wish.outcome(round(max(0.0, until - trio.current_time()), 3))
+        left = round(max(0.0, until - trio.current_time()), 3)
+        return await wish.outcome(left, telling=left >= self._settings["timeout"] / 2)
 
     def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish | Wishes) -> None:
         """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""

@@ -51,6 +51,7 @@ class Call:
     __slots__ = (
         "address",
         "answered",
+        "arrived",
         "cookie",
         "kind",
         "name",
@@ -85,6 +86,7 @@ class Call:
         self.wanted = wanted
         self.on_behalf = on_behalf
         self.answered = False
+        self.arrived = time.monotonic()  # seconds; what it may take counts from here
         self.cookie: int | None = (
             None  # of its socket, once that copy is closed, where there was one
         )
