@@ -9,7 +9,6 @@ slept. A gateway that is found again is looked through by the keeper: its table 
 """
 
 import logging
-import math
 import random
 import socket
 import time
@@ -73,7 +72,6 @@ class Finder:
         self._history = history
         self._pinholes = pinholes
         self._searched = trio.Event()  # the first search has ended
-        self.searched_at = math.inf  # time.monotonic(): when it did
         self._until = clock.now() + settings["startup_timeout"]
         self._signs = Signs(spread)
         self._network: Network | NoGateway | None = None  # in which the router was searched for
@@ -247,12 +245,7 @@ class Finder:
         self._sharing.found(None)
         self._keeper.gateway_missing(reason)
         self._pinholes.mapper(None)
-        self._end_first_search()
-
-    def _end_first_search(self) -> None:
-        if not self._searched.is_set():
-            self.searched_at = time.monotonic()
-            self._searched.set()
+        self._searched.set()
 
     async def _use(
         self, gateway: Gateway, network: "Network | None", sign: trio.Event, delay: float
@@ -277,7 +270,7 @@ class Finder:
         self._keeper.gateway_found(gateway, external=external, device=device, delay=delay)
         self._pinholes.mapper(gateway)
         self._sharing.found(gateway, delay=delay)
-        self._end_first_search()
+        self._searched.set()
         async with trio.open_nursery() as nursery:
             found = Known(gateway.location, time.time(), chosen=self._chosen)
             nursery.start_soon(self._remember, network, found)

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import logging
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
@@ -172,7 +171,7 @@ class Publisher:
                     if points.STOP_AT:
                         points.reached("ask")
                     searched = not call.wanted.ipv4 or await self._finder.searched()
-                    until = until or trio.current_time() + self._left(call)
+                    until = until or trio.current_time() + self._settings["timeout"]
                     outcome = await self._outcome(wish, until, searched=searched)
                     if not isinstance(outcome, Conflict):
                         if not isinstance(outcome, Mapped):
@@ -238,13 +237,6 @@ class Publisher:
                 held.scope.cancel()
             for held in (*dead, *same):
                 await held.done.wait()
-
-    def _left(self, call: Call) -> float:
-        """Seconds that a call may wait for the router yet. Where many come at once, some have
-        waited for their turn so long."""
-        begin = max(call.arrived, self._finder.searched_at)
-        timeout: float = self._settings["timeout"]
-        return max(0.0, timeout - max(0.0, time.monotonic() - begin))
 
     async def _outcome(self, wish: Wish | Wishes, until: float, *, searched: bool) -> Outcome:
         """What becomes of a wish in the time that a call may take for it. The first calls of a

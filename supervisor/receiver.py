@@ -51,7 +51,6 @@ class Call:
     __slots__ = (
         "address",
         "answered",
-        "arrived",
         "cookie",
         "kind",
         "name",
@@ -86,7 +85,6 @@ class Call:
         self.wanted = wanted
         self.on_behalf = on_behalf
         self.answered = False
-        self.arrived = time.monotonic()  # seconds; what it may take counts from here
         self.cookie: int | None = (
             None  # of its socket, once that copy is closed, where there was one
         )
