@@ -407,7 +407,7 @@ class Keeper:
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
             else:
-                self._todo_send.send_nowait(partial(self._request, effect))
+                self._todo_send.send_nowait(partial(self._request, effect, self._gateway))
         self._changed.set()
         self._changed = trio.Event()
 
@@ -426,21 +426,21 @@ class Keeper:
                 # Rounded, the time may lack a hair of the deadline.
                 self._carry_out(self._ledger.tick(max(deadline, self._clock())))
 
-    async def _request(self, request: Request) -> None:
+    async def _request(self, request: Request, gateway: Gateway | None) -> None:
         """Ask the gateway, and hand its answer on: nothing can come between the two. What is
-        needless by its turn is not asked."""
+        needless by its turn is not asked. ``gateway``: the one that it is meant for."""
         if isinstance(request, Check):
-            await self._look(request)
+            await self._look(request, gateway)
             return
         async with self._turns:
             if self.wanted(request.port) is isinstance(request, Remove):
-                self._needless(request.port)
+                self._needless(request.port, gateway)
             else:
                 answered = await self._request_now(request)
                 # One that does not answer is asked all: it has none wait long for others' answers.
                 self._turns.total_tokens = _AT_ONCE if answered else math.inf
 
-    async def _look(self, check: Check) -> None:
+    async def _look(self, check: Check, gateway: Gateway | None) -> None:
         """All wait for the gateway at the same time, and each until nobody wants its port."""
         with trio.CancelScope() as scope:
             self._checking[check.port] = scope
@@ -451,9 +451,12 @@ class Keeper:
             finally:
                 del self._checking[check.port]
         if scope.cancelled_caught:
-            self._needless(check.port)
+            self._needless(check.port, gateway)
 
-    def _needless(self, port: Port) -> None:
+    def _needless(self, port: Port, gateway: Gateway | None) -> None:
+        if self._replaced(gateway):  # then what stands of the port is of the other one
+            self._carry_out(self._ledger.void(port, self._clock()))
+            return
         outcome, effects = self._ledger.needless(port, self._clock())
         if outcome is not None:
             self._tell(port, outcome)

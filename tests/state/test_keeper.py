@@ -489,10 +489,12 @@ async def test_what_nobody_wants_by_its_turn_is_not_asked_for(
     assert not list(keeper._ledger)
 
 
+@pytest.mark.parametrize("moved", [False, True])
 async def test_who_comes_back_before_the_removals_turn_has_the_mapping_as_it_was(
-    autojump_clock: MockClock, keeper: Keeper, others: Others
+    autojump_clock: MockClock, keeper: Keeper, others: Others, moved: bool
 ) -> None:
-    """A machine is so busy that its removal and the next bind() are seen at the same time."""
+    """A machine is so busy that its removal and the next bind() are seen at the same time. Where
+    there is another router by then, the mapping is made there."""
     router = Router()
     keeper.gateway_found(router)
     with keeper.wish(PORT) as wish:
@@ -505,14 +507,20 @@ async def test_who_comes_back_before_the_removals_turn_has_the_mapping_as_it_was
     keeper.release(7)
     await trio.sleep(0.5)
     assert keeper._ledger._entries[PORT].state is State.RELEASING
+    other = Router()
+    other.location = "http://192.168.77.9/x"
+    if moved:
+        keeper.gateway_found(other)
     with keeper.wish(PORT) as wish:
         outcome = await wish.outcome(60)
         assert isinstance(outcome, Mapped)
-        assert outcome.lease < 3600
+        assert (outcome.lease < 3600) is not moved
         wish.claim(8)
     assert PORT in others.announced
     await trio.sleep(60)
-    assert [word for word in router.asked if word.endswith(str(PORT))] == ["add tcp/6881"]
+    asked = [word for word in router.asked if word.endswith(str(PORT))]
+    assert asked == ["add tcp/6881", *(["remove tcp/6881"] if moved else [])]
+    assert ("add tcp/6881" in other.asked) is moved
     assert keeper._ledger._entries[PORT].state is State.MAPPED
 
 
