@@ -109,6 +109,11 @@ class Teller:
         if not record.claimed:
             record.caller = caller
 
+    def mapped_before(self, port: Port) -> None:
+        """Another supervisor of this session has told that the port is mapped. Comes before the
+        ledger's note."""
+        self._records[port] = _Record(mapped=True)
+
     def refused(
         self, port: Port, caller: Caller | None, outcome: Conflict, now: float
     ) -> list[Event]:

@@ -170,7 +170,7 @@ class Journal:
         except OSError as error:
             log.warning(
                 "no journal (%s: %s): should natsup be killed, its ports stay on the router until"
-                " their lease ends",
+                " their lease ends; NATSUP_STATE_DIR names a folder that can be written",
                 path,
                 error.strerror,
             )

@@ -100,8 +100,15 @@ class Check:
     port: Port
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nobody wants the port any more, which a `Check` is under way for: it needs no answer."""
+
+    port: Port
+
+
 Request = Add | Remove | Check
-Effect = Note | Request
+Effect = Note | Request | Leave
 
 
 class _Request(Enum):
@@ -136,6 +143,7 @@ class Entry:
     offered: bool = False  # there may be room since then, and it is tried again
     given_up: bool = False  # its removal failed too often: it is left to another session
     released: bool = False  # the user does not want it
+    was_mapped: bool = False  # when its removal was asked for, for the first time
     noted: bool = False
 
     @property
@@ -282,7 +290,10 @@ class Ledger:
             return None
         entry = self._touch(port)
         entry.released = True
-        return self._settle(entry, now) or [entry.note()]
+        effects = self._settle(entry, now)
+        return (
+            effects if any(isinstance(one, Note) for one in effects) else [entry.note(), *effects]
+        )
 
     def retry(self, port: Port, now: float) -> list[Effect] | None:
         """The user wants it to be tried now, or back if he has released it. None: nobody has it."""
@@ -318,8 +329,7 @@ class Ledger:
         if entry.released:
             return Ignored(RELEASED), []
         entry.given_up = False
-        over = entry.expires is not None and entry.expires <= now
-        if entry.state is State.MAPPED and not over:
+        if entry.state is State.MAPPED and not self._over(entry, now):
             if not entry.under_way:  # it may have lingered: from now on it is to be renewed again
                 entry.due = self._next(entry)
             return Mapped(self._left(entry, now)), []
@@ -392,11 +402,21 @@ class Ledger:
             return [entry.note()]
         return self._settle(entry, now)
 
-    def needless(self, port: Port, now: float) -> list[Effect]:
-        """An `Add` was not carried out, because by its turn nobody wanted the port any more."""
+    def needless(self, port: Port, now: float) -> tuple[Outcome | None, list[Effect]]:
+        """A request was not carried out: an `Add` or a `Check` because by its turn nobody wanted
+        the port any more, a `Remove` because somebody wanted it again. For those who wait for an
+        answer the outcome is theirs, if there is one already."""
         entry = self._touch(port)
-        entry.under_way = None
-        return self._settle(entry, now)
+        request, entry.under_way = entry.under_way, None
+        if request is _Request.CHECK:
+            self._comparison.drop(port)
+            entry.due = self._next(entry)
+        elif request is _Request.REMOVE and entry.wanted:
+            if not entry.was_mapped or self._over(entry, now):
+                return None, self._add(entry)
+            entry.state, entry.due = State.MAPPED, self._next(entry)
+            return Mapped(self._left(entry, now)), [entry.note()]
+        return None, self._settle(entry, now)
 
     def void(self, port: Port, now: float) -> list[Effect]:
         """A request for it came to another gateway than the one that is used by now, which knows
@@ -741,13 +761,16 @@ class Ledger:
         return Check(entry.port)
 
     def _remove(self, entry: Entry) -> list[Effect]:
+        entry.was_mapped = entry.state is State.MAPPED
         entry.under_way, entry.due, entry.state = _Request.REMOVE, None, State.RELEASING
         return [entry.note(), Remove(entry.port)]
 
     def _settle(self, entry: Entry, now: float) -> list[Effect]:
         """What follows when perhaps nobody wants the port any more."""
-        if entry.wanted or entry.under_way:
+        if entry.wanted:
             return []
+        if entry.under_way:
+            return [Leave(entry.port)] if entry.under_way is _Request.CHECK else []
         if not entry.exists:
             return self._rest(entry)
         if not self._gateway:
@@ -773,6 +796,9 @@ class Ledger:
             return []
         entry.state, entry.exists = State.GONE, False
         return [entry.note()]
+
+    def _over(self, entry: Entry, now: float) -> bool:
+        return entry.expires is not None and entry.expires <= now
 
     def _left(self, entry: Entry, now: float) -> int:
         return 0 if entry.expires is None else max(1, int(entry.expires - now))

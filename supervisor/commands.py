@@ -26,7 +26,7 @@ _COMMANDS = (
     ("explain", "[CODE|TOPIC]", "what a code or a word means, and what to do about it"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
-    ("unit", "NAME.service [--install]", "have a systemd service run under natsup"),
+    ("unit", "NAME.service [--install]", "have a systemd service run under natsup; --clean-timer"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
     ("release", "SESSION PORT", "take a port off the router, and leave it off"),
     ("retry", "SESSION PORT", "ask the router for a port now"),

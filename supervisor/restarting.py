@@ -16,7 +16,7 @@ from natsup.state.report import printable
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.page import VERSION
 
-_SECONDS = 20.0  # for a supervisor to be there again
+_SECONDS = 30.0  # for a supervisor to be there again, which lets hooks end first
 _NAME = "natsup\n"
 
 

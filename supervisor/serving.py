@@ -357,6 +357,7 @@ class Session:
 
     async def _begin_anew(self, publisher: Publisher) -> None:
         log.info("beginning anew")
+        await self._telling.close()
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)

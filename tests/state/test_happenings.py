@@ -73,6 +73,20 @@ class Told:
         return [event.what.value for event in self.events]
 
 
+def test_what_another_supervisor_has_told_is_not_told_again() -> None:
+    told = Told(gateway=False)
+    told.teller.presume_address("203.0.113.1")
+    told.teller.mapped_before(PORT)
+    told.take(told.ledger.restore(PORT, {1}, exists=True, expires=3600.0, reason="", now=told.now))
+    told.take(told.ledger.gateway_found(told.now))
+    assert told.events == []
+    told.take(told.ledger.release(1, told.now))
+    told.events += told.teller.removed(PORT, Removal.GONE, told.now)
+    (event,) = told.events
+    assert (event.what, event.reason) == (What.REMOVED, "its last socket is gone")
+    assert event.external_address == "203.0.113.1"
+
+
 def test_mapped_and_removed_with_who_and_why() -> None:
     told = Told()
     told.bind()

@@ -4,7 +4,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Policy, Remove, Request, State
+from natsup.state.ledger import (
+    Add,
+    Check,
+    Effect,
+    Leave,
+    Ledger,
+    Note,
+    Policy,
+    Remove,
+    Request,
+    State,
+)
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 
 PORTS = [Port(protocol, number) for protocol in Protocol for number in (7000, 7001)]
@@ -23,6 +34,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.foreign: set[Port] = set()
         self.written: dict[Port, Note] = {}
         self.requests: list[Request] = []
+        self.left: set[Port] = set()  # the checks of these are needless
         self.asks: list[Port] = []
         self.claims: dict[int, Port] = {}
         self.next_claim = 1
@@ -35,6 +47,10 @@ class LedgerMachine(RuleBasedStateMachine):
         for effect in effects:
             if isinstance(effect, Note):
                 self.written[effect.port] = effect
+                continue
+            if isinstance(effect, Leave):
+                assert Check(effect.port) in self.requests
+                self.left.add(effect.port)
                 continue
             assert effect.port not in [request.port for request in self.requests], "two at once"
             noted = self.written.get(effect.port)
@@ -102,6 +118,27 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (effects is not None) == (port in known)
         self.carry_out(effects or [])
 
+    # --- what is not asked ---
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def needless(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        port = request.port
+        wanted = port in {*self.asks, *self.claims.values()} - self.released
+        again = isinstance(request, Remove)
+        if port in self.left if isinstance(request, Check) else wanted is again:
+            self.forget(request)
+            outcome, effects = self.ledger.needless(port, self.now)
+            self.carry_out(effects)
+            if isinstance(outcome, Mapped):
+                assert self.promised[port] > self.now
+
+    def forget(self, request: Request) -> None:
+        self.requests.remove(request)
+        if isinstance(request, Check):
+            self.left.discard(request.port)
+
     # --- the router ---
 
     @precondition(lambda self: self.requests)
@@ -109,7 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.requests))
         silent = data.draw(st.booleans())
-        self.requests.remove(request)
+        self.forget(request)
         if isinstance(request, Remove):
             carried_out = not silent or data.draw(st.booleans())
             if carried_out:
