@@ -180,12 +180,18 @@ class Keeper:
                     expires=None if expires is None else now + expires - wall,
                     reason="" if known is None else known.reason,
                     handle="" if known is None else known.handle,
+                    released=known is not None and known.released,
                     now=now,
                 )
             )
 
     def wanted(self, port: Port) -> bool:
         """Does somebody hold or ask for this port?"""
+        entry = self._ledger.entry(port)
+        return entry is not None and entry.held
+
+    def _wanted(self, port: Port) -> bool:
+        """Is it to be on the gateway? Not where the user has released it."""
         entry = self._ledger.entry(port)
         return entry is not None and entry.wanted
 
@@ -201,6 +207,31 @@ class Keeper:
         self._carry_out(self._ledger.release(holder, self._clock()))
         if points.STOP_AT:
             points.reached("released")
+
+    def give_back(self, port: Port) -> bool:
+        """The user releases it. False: nobody has it."""
+        return self._tell_user(self._ledger.give_back(port, self._clock()))
+
+    def retry(self, port: Port) -> bool:
+        """The user wants it tried now, or takes its release back. False: nobody has it."""
+        effects = self._ledger.retry(port, self._clock())
+        if effects is not None and self.wanted(port):
+            self._neighbours.announce(port)
+        return self._tell_user(effects)
+
+    def _tell_user(self, effects: list[Effect] | None) -> bool:
+        self._carry_out(effects or ())
+        return effects is not None
+
+    async def decided(self, port: Port) -> None:
+        """Wait until the gateway is not asked for a port any more."""
+        while (entry := self._ledger.entry(port)) is not None and entry.under_way:
+            await self._changed.wait()
+
+    def state(self, port: Port) -> tuple[State, str]:
+        """In which state it is, and why."""
+        entry = self._ledger.entry(port)
+        return (State.GONE, "") if entry is None else (entry.state, entry.reason)
 
     def gateway_found(
         self,
@@ -406,7 +437,8 @@ class Keeper:
                 if effect.port in self._checking:
                     self._checking[effect.port].cancel()
             elif isinstance(effect, Note):
-                if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
+                over = effect.state in (State.GONE, State.RELEASING) and not effect.claims
+                if over or effect.released:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
@@ -437,7 +469,7 @@ class Keeper:
             await self._look(request, gateway)
             return
         async with self._turns:
-            if self.wanted(request.port) is isinstance(request, Remove):
+            if self._wanted(request.port) is isinstance(request, Remove):
                 self._needless(request.port, gateway)
             else:
                 answered = await self._request_now(request)
@@ -448,7 +480,7 @@ class Keeper:
         """All wait for the gateway at the same time, and each until nobody wants its port."""
         with trio.CancelScope() as scope:
             self._checking[check.port] = scope
-            if not self.wanted(check.port):
+            if not self._wanted(check.port):
                 scope.cancel()
             try:
                 await self._request_now(check)

@@ -357,3 +357,19 @@ def test_what_is_remembered_is_bounded() -> None:
             teller.noted(effect, 0.0)
     assert max(len(teller._refused), len(teller._over)) <= 256
     assert teller._records == {}
+
+
+def test_what_the_user_releases_is_told_of_once() -> None:
+    told = Told()
+    told.bind()
+    told.take(told.ledger.give_back(PORT, told.now) or [])
+    told.remove()
+    told.take(told.ledger.give_back(PORT, told.now) or [])  # again
+    assert told.what() == ["mapped", "released", "removed"]
+    assert told.events[-1].reason == "released by hand"
+    told.ask()
+    told.claim(2)
+    told.take(told.ledger.retry(PORT, told.now) or [])
+    told.add(GRANTED)
+    assert told.what()[3:] == ["mapped"]
+    assert {event.caller for event in told.events} == {CALLER}

@@ -628,3 +628,32 @@ async def test_who_waits_for_another_session_does_not_hold_the_router_silent(
             assert await other.outcome(0.1) == GRANTED
         await trio.sleep(0.6)
         assert router.asked[-1] == f"add {PORT}"
+
+
+async def test_what_the_user_releases_is_announced_no_more(
+    autojump_clock: MockClock, keeper: Keeper, others: Others, tmp_path: Path
+) -> None:
+    router = Router(delay=1.0)
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(2)
+        wish.claim(7)
+    assert keeper.give_back(PORT)
+    assert others.announced == set()
+    await keeper.decided(PORT)
+    assert keeper.state(PORT) == (State.RELEASED, "released by hand")
+    with keeper.wish(PORT) as wish:  # another socket of the program's
+        assert await wish.outcome(2) == Ignored("released by hand")
+        wish.claim(8)
+    assert others.announced == set()
+    assert keeper.wanted(PORT)
+    record = sessions(tmp_path)[0].ports[PORT]
+    assert (record.claims, record.exists, record.released) == (2, False, True)
+
+    assert keeper.retry(PORT)
+    assert others.announced == {PORT}
+    await keeper.decided(PORT)
+    assert keeper.state(PORT) == (State.MAPPED, "")
+    assert router.asked == ["add tcp/6881", "remove tcp/6881", "add tcp/6881"]
+    assert not keeper.retry(Port(Protocol.UDP, 1))
+    assert keeper.state(Port(Protocol.UDP, 1)) == (State.GONE, "")
