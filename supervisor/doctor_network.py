@@ -15,7 +15,7 @@ from natsup.state.known import recall
 from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.state.secret import secret
-from natsup.supervisor import clock
+from natsup.supervisor import clock, container
 from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
 from natsup.upnp import choosing, discovery
 from natsup.upnp.endpoint import family
@@ -47,9 +47,11 @@ async def look_at_network(
     """
     until = trio.current_time() + _ALL_SECONDS
     ways, traffic, traffic_address = await trio.to_thread.run_sync(_routes)
+    engine = container.engine(os.environ)
     network = await discovery.network_of(interface=interface, url=url)
     if isinstance(network, NoGateway):
-        return Network(ways, network.reason, None, "", traffic, traffic_address), None
+        nowhere = Network(ways, network.reason, None, "", traffic, traffic_address, engine)
+        return nowhere, None
     used = Way(network.interface, network.gateway)
     known = recall(folder, network.name, wall=time.time()) if network.name else None
     location = known.location if known is not None else None
@@ -65,7 +67,9 @@ async def look_at_network(
         mapping = await try_mapping(found, folder, until)
         pinholes = await _try_pinholes(found, folder, interface, until)
         router = Router(found.location, "", url is not None, external, mapping, pinholes)
-    return Network(ways, "", used, network.address, traffic, traffic_address), router
+    behind = container.behind_host(os.environ, used.interface)
+    around = (network.address, traffic, traffic_address, engine, behind)
+    return Network(ways, "", used, *around), router
 
 
 async def try_mapping(gateway: Gateway, folder: Path, until: float) -> TrialMapping:

@@ -1,5 +1,7 @@
 """What `natsup doctor` makes of the network and of its router. Pure."""
 
+from collections.abc import Iterator
+
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
 from natsup.state.outside import Reach, reach
@@ -9,7 +11,7 @@ from natsup.supervisor.doctor_findings import Finding, Level
 
 def of_network(network: Network, router: Router | None) -> list[Finding]:
     """The findings, from this host outwards. See `of_system`."""
-    found = [_route(network)]
+    found = [*_container(network, router), _route(network)]
     if network.used is not None:
         found.append(_traffic(network, network.used))
     if router is not None:
@@ -21,6 +23,27 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
         if router.pinholes is not None:
             found.append(_pinholes(router.pinholes))
     return found
+
+
+_ON_THE_LAN = (
+    "give it the host's network (docker and podman: --network host, Kubernetes: hostNetwork) or one"
+    " on the LAN (macvlan): docs/containers.md"
+)
+
+
+def _container(network: Network, router: Router | None) -> Iterator[Finding]:
+    """Nothing, outside of containers."""
+    name = ("container", "Container")
+    if not network.container:
+        return
+    found = f"this is one, by {network.container}"
+    if router is not None and not router.reason:
+        yield Finding(*name, Level.OK, f"{found}, and its network reaches a router")
+    elif network.behind_host:
+        found = f"{found}, in a network that leads to its own host alone (a bridge)"
+        yield Finding(*name, Level.NOTE, f"{found}: no home router is found there", _ON_THE_LAN)
+    else:
+        yield Finding(*name, Level.NOTE, f"{found}, and reaches no router", _ON_THE_LAN)
 
 
 def _route(network: Network) -> Finding:
@@ -75,6 +98,8 @@ def _router(router: Router, network: Network) -> Finding:
     if router.given:
         advice = "is --gateway the URL of its description, as natsup status shows it?"
         return Finding(*name, Level.PROBLEM, router.reason, advice)
+    if network.behind_host:
+        return Finding(*name, Level.PROBLEM, router.reason, "see Container above")
     page = f"http://{network.used.gateway}" if network.used is not None else "its settings"
     return Finding(
         *name,
