@@ -161,10 +161,17 @@ def described() -> dict[str, tuple[str, argparse.ArgumentParser]]:
 class _Parser(argparse.ArgumentParser):
     """argparse, with one line for what is wrong and natsup's own status."""
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
-        if args == [_DESCRIBE]:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._describe(args)
+        return super().parse_args(args, namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._describe(args)
+        return super().parse_intermixed_args(args, namespace)
+
+    def _describe(self, words: object) -> None:
+        if words == [_DESCRIBE]:
             raise _Described(self)
-        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
