@@ -49,6 +49,10 @@ fuzz *arguments: setup
 explain-page: setup
     .venv/bin/natsup explain --markdown > docs/explain.md
 
+# the page that is drawn from what the code imports
+architecture: setup
+    {{python}} -m tests.docs.architecture
+
 # dist/natsup_VERSION_ARCH.deb, for the Debian that this is
 deb:
     packaging/deb dist

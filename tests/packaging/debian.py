@@ -46,7 +46,7 @@ def prepare(debian: Box) -> None:
     debian.do("python3 -m venv /opt/tools")
     copied = " ".join(SOURCES)
     debian.do(f"mkdir /copy && cd /source && cp -R {copied} /copy")
-    debian.do("/opt/tools/bin/pip wheel -q -w /wheels /copy 'setuptools>=77' uv")
+    debian.do("/opt/tools/bin/pip wheel -q -w /wheels /copy 'setuptools>=77' pip uv wheel")
     debian.do(f"/opt/tools/bin/pip install -q {OFFLINE} uv && ln -s /opt/tools/bin/uv /usr/bin/uv")
     debian.do("export PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels; /source/packaging/deb /packages")
 
