@@ -122,19 +122,23 @@ def as_text(
         lines += _filled(start, indent, printable(finding.found), paper)
         if finding.advice:
             lines += _filled(" " * indent, indent, "→ " + printable(finding.advice), paper)
-    return "\n".join([*lines, "", *_order(found, paper), _summary(found)])
+    return "\n".join([*lines, "", *_order(found, paper), *_filled("", 0, _summary(found), paper)])
 
 
 def _filled(start: str, indent: int, text: str, paper: Paper) -> list[str]:
     """Words behind a start that takes ``indent`` columns, on as many lines as they need."""
     if not paper.width:
         return [start + text]
-    below = paper.width - indent < _NARROW
-    room = max(paper.width - (4 if below else indent), 8)
-    parts = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+    below = indent > 0 and paper.width - indent < _NARROW
+    parts = _wrapped(text, paper.width - (4 if below else indent)) or [""]
     if below:
         return [*([start.rstrip()] if start.strip() else []), *("    " + part for part in parts)]
     return [start + parts[0], *(" " * indent + part for part in parts[1:])]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Words are left whole: some are to be copied."""
+    return textwrap.wrap(text, max(width, 8), break_on_hyphens=False, break_long_words=False)
 
 
 def picture(stations: Sequence[Station], paper: Paper) -> list[str]:
@@ -175,7 +179,8 @@ def _downwards(stations: Sequence[Station], paper: Paper) -> list[str]:
             level = one.reached
             mark = (_MARKS[level] if level is not None else _UNKNOWN)[not paper.utf8]
             lines.append(f"  │ {paper.paint(mark, level)}")
-        lines += textwrap.wrap(printable(" ".join((one.name, *one.details))), max(paper.width, 8))
+        for words in (one.name, *one.details):
+            lines += _wrapped(printable(words), paper.width)
     return lines
 
 

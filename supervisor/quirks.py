@@ -77,7 +77,7 @@ QUIRKS = (
     Quirk(
         "arris-lease",
         "ARRIS NVG (AT&T)",
-        r"nvg\d|arris",
+        r"\barris\b|\bnvg\d",
         "some models refuse every lease (code 402); natsup then asks for a permanent mapping",
         "after a crash: natsup clean",
         "https://github.com/tailscale/tailscale/issues/15223",
@@ -125,7 +125,7 @@ QUIRKS = (
     Quirk(
         "asus-clean",
         "ASUS",
-        r"asus",
+        r"\basus",
         "with Asuswrt-Merlin, mappings could vanish after a while; natsup puts them back",
         "newer firmware leaves them alone",
         "https://github.com/gnuton/asuswrt-merlin.ng/issues/977",

@@ -114,7 +114,8 @@ def device(document: str) -> Device:
     vendor, model, number = (names[0] if names else "" for names in (vendors, models, numbers))
     if number and number not in model and number.lower() not in ("1", "1.0"):
         model = f"{model} {number}".strip()
-    return Device(vendor, model, tuple(dict.fromkeys([*vendors, *models, model])))
+    every_name = dict.fromkeys([*vendors, *models, model])
+    return Device(vendor, model, tuple(name for name in every_name if name))
 
 
 def _read(document: str) -> tuple[str | None, list[tuple[str, str]]]:
