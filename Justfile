@@ -53,6 +53,10 @@ explain-page: setup
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}
 
+# the pictures in the README, anew
+screenshots: setup
+    {{python}} -m tests.supervisor.screenshots
+
 # docs/manners.md: what a caller sees of natsup, of tini, and of the program alone; as root
 manners *groups: setup
     {{python}} -m tests.manners.table {{groups}}

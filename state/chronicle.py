@@ -38,19 +38,33 @@ def as_json(entry: Entry) -> dict[str, Any]:
 
 def as_text(entries: Iterable[Entry], *, zone: tzinfo | None = None) -> str:
     """The table for people, the newest last. ``zone``: theirs by default."""
-    return "\n".join(aligned([_row(entry, zone) for entry in entries]))
+    return "\n".join(aligned([_plain(*row(entry, zone)) for entry in entries]))
 
 
-def _row(entry: Entry, zone: tzinfo | None) -> list[str]:
+def _plain(when: str, program: str, pid: str, *rest: str) -> list[str]:
+    return [when, f"{program} ({pid})" if pid else program, *rest]
+
+
+def row(entry: Entry, zone: tzinfo | None = None) -> tuple[str, str, str, str, str, str]:
+    """When, the program and its pid if one is known, the port if it is of one, what happened, and
+    why. All of it is printable."""
     event = entry.event
     moment = datetime.fromtimestamp(entry.time, UTC).astimezone(zone)
-    if event.caller is not None:
-        who = f"{event.caller.name} ({event.caller.pid})"
-    else:
-        who = entry.command[0].rpartition("/")[2] if entry.command else "?"
-    port = "" if event.port is None else f"{event.port.kind} {event.port.number}"
-    cells = [moment.strftime("%Y-%m-%d %H:%M:%S"), who, port, event.what.value, _why(event)]
-    return [printable(cell) for cell in cells]
+    return (
+        moment.strftime("%Y-%m-%d %H:%M:%S"),
+        printable(program_of(entry)),
+        "" if event.caller is None else str(event.caller.pid),
+        "" if event.port is None else f"{event.port.kind} {event.port.number}",
+        event.what.value,
+        printable(_why(event)),
+    )
+
+
+def program_of(entry: Entry) -> str:
+    """The program's name, or that of what its session runs."""
+    if entry.event.caller is not None:
+        return entry.event.caller.name
+    return entry.command[0].rpartition("/")[2] if entry.command else "?"
 
 
 def _why(event: Event) -> str:

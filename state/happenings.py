@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from natsup.state.ledger import Note, State
+from natsup.state.ledger import RELEASED, Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 
 AGAIN = 3600.0  # seconds after which a program that is refused as before is told of anew
 _MOST = 256  # ports and refusals that are remembered after they are over
 _MOST_REASONS = 8  # for the same thing, that are told one after the other
 _RENEWED = "renewed after all"
+_RELEASED = "by hand; not published until natsup retry, or another start"
 
 
 class What(StrEnum):
@@ -29,6 +30,7 @@ class What(StrEnum):
     NOT_RENEWED = "not renewed"  # the router may forward it still, until its lease ends
     LOST = "lost"  # the router does not forward it any more
     REMOVED = "removed"
+    RELEASED = "released"  # by the user, whatever sockets have it
     NOT_OURS = "not ours"  # not removed: it belongs to another host by now
     HANDED_OVER = "handed over"  # not removed: another session on this host has it
     NOT_REMOVED = "not removed"  # the router did not answer; it is tried again
@@ -78,6 +80,7 @@ class _Record:
     caller: Caller | None = None
     claimed: bool = False
     mapped: bool = False
+    released: bool = False  # by the user
     unrenewed: bool = False  # mapped, but the last renewal came to nothing
     lost: bool = False
     holder: str | None = None  # by the last answer
@@ -106,6 +109,11 @@ class Teller:
         if not record.claimed:
             record.caller = caller
 
+    def mapped_before(self, port: Port) -> None:
+        """Another supervisor of this session has told that the port is mapped. Comes before the
+        ledger's note."""
+        self._records[port] = _Record(mapped=True)
+
     def refused(
         self, port: Port, caller: Caller | None, outcome: Conflict, now: float
     ) -> list[Event]:
@@ -130,8 +138,11 @@ class Teller:
             _shorten(self._over)
             return events
         record.claimed = record.claimed or note.claims > 0
+        if note.released:
+            return self._release(record, note, now)
+        again, record.released = record.released, False
         if note.state is State.MAPPED:
-            if record.mapped and not record.unrenewed:
+            if record.mapped and not (record.unrenewed or again):
                 return []
             what = What.PUT_BACK if record.lost else What.MAPPED
             why = _RENEWED if record.unrenewed else ""
@@ -158,6 +169,14 @@ class Teller:
         what, holder = (What.CONFLICT, record.holder) if conflict else (What.IGNORED, None)
         event = Event(what, note.port, record.caller, note.reason, holder=holder)
         return self._say(record, event, now)
+
+    def _release(self, record: _Record, note: Note, now: float) -> list[Event]:
+        """Told once, with what has come of it by the removal."""
+        new, record.released = not record.released, True
+        if note.state is State.RELEASED:
+            record.mapped = record.unrenewed = record.lost = False
+        event = Event(What.RELEASED, note.port, record.caller, _RELEASED)
+        return self._say(record, event, now) if new else []
 
     def _lose(self, record: _Record, note: Note, now: float) -> list[Event]:
         """What was mapped is not, and nobody asked for that."""
@@ -189,6 +208,8 @@ class Teller:
             record.mapped = record.unrenewed = record.lost = False
         if self._closing:
             why = "the session ended"
+        elif record.released:
+            why = RELEASED
         else:
             why = "its last socket is gone" if record.claimed else "no socket came to have it"
         event = removal(port, record.caller, result, why, self._external)

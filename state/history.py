@@ -118,6 +118,12 @@ def read(directory: Path) -> Iterator[Entry] | None:
 
     Raises OSError if there is one and it cannot be read.
     """
+    fds = opened(directory)
+    return _entries(fds) if fds else None
+
+
+def opened(directory: Path) -> list[int]:
+    """The descriptors of the files that there are, the oldest first. Raises OSError."""
     fds: list[int] = []
     try:
         # In this order: a file that is renamed in between is found twice, and none is missed.
@@ -132,7 +138,7 @@ def read(directory: Path) -> Iterator[Entry] | None:
         raise
     if len(fds) == 2 and os.path.sameopenfile(*fds):
         os.close(fds.pop())
-    return _entries(fds[::-1]) if fds else None
+    return fds[::-1]
 
 
 def _entries(fds: Sequence[int]) -> Iterator[Entry]:

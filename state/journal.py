@@ -84,6 +84,8 @@ class PortRecord:
     location: str  # of the gateway that it was made on, "" before there was one
     internal_address: str | None = None  # of a pinhole; a mapping's is that of the gateway's record
     handle: str = ""  # see `natsup.state.model.Mapped`
+    since: float = 0.0  # wall clock: that it has been in this state
+    released: bool = False  # by the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Journal:
         self._gateways: dict[str, bytes] = {"": b""}  # by location, the latest last
         self._pinholes: GatewayRecord | None = None  # by which pinholes are made
         self._ports: dict[Port, tuple[str, bytes]] = {}  # with the gateway's location
+        self._since: dict[Port, tuple[State, float]] = {}
         self._clients: dict[int, bytes] = {}
         self._io_uring: dict[int, bytes] = {}
         self._sockets: dict[int, bytes] = {}
@@ -167,7 +170,7 @@ class Journal:
         except OSError as error:
             log.warning(
                 "no journal (%s: %s): should natsup be killed, its ports stay on the router until"
-                " their lease ends",
+                " their lease ends; NATSUP_STATE_DIR names a folder that can be written",
                 path,
                 error.strerror,
             )
@@ -212,8 +215,9 @@ class Journal:
                     self._gateways.pop(record["gateway"]["location"], None)
                     self._gateways[record["gateway"]["location"]] = line
                 elif "port" in record:
-                    port = Port.read(record["port"])
-                    self._stands(port, State(record["state"]), line)
+                    port, state = Port.read(record["port"]), State(record["state"])
+                    self._stands(port, state, line)
+                    self._begin(port, state, _since(record))
                     if port.ipv6 and record.get("location") and record.get("internal_address"):
                         location = str(record["location"])
                         address = str(record["internal_address"])
@@ -233,6 +237,14 @@ class Journal:
         self._ports.pop(port, None)
         if state is not State.GONE:
             self._ports[port] = (next(reversed(self._gateways)), line)
+
+    def _begin(self, port: Port, state: State, now: float) -> float:
+        """Since when a port has been in this state, if it is by ``now``."""
+        before = self._since.pop(port, None)
+        since = before[1] if before is not None and before[0] is state else now
+        if state is not State.GONE:
+            self._since[port] = state, since
+        return since
 
     def fileno(self) -> int | None:
         """The descriptor that holds the lock; None where there is no journal."""
@@ -266,6 +278,7 @@ class Journal:
     def note(self, note: Note, *, now: float, wall: float) -> None:
         """Write a ledger's note down; ``now`` and ``wall``: its clock, and the wall's."""
         expires = None if note.expires is None else round(wall + note.expires - now, 3)
+        since = self._begin(note.port, note.state, round(wall, 3))
         record = {
             "port": str(note.port),
             "state": note.state.value,
@@ -273,7 +286,10 @@ class Journal:
             "expires": expires,
             "claims": note.claims,
             "exists": note.exists,
+            "since": since,
         }
+        if note.released:
+            record["released"] = True
         if note.port.ipv6 and self._pinholes is not None:
             record["location"] = self._pinholes.location
             record["internal_address"] = self._pinholes.internal_address
@@ -420,6 +436,7 @@ def extend(
         "expires": None if expires is None else round(expires, 3),
         "claims": known.claims,
         "exists": True,
+        "since": known.since,
         "location": known.location,
     }
     if known.internal_address is not None:
@@ -561,7 +578,14 @@ def _replay_port(session: SessionRecord, record: dict[str, Any]) -> None:
         str(record.get("location", there)),
         None if address is None else str(address),
         str(record.get("handle", "")),
+        _since(record),
+        record.get("released") is True,
     )
+
+
+def _since(record: dict[str, Any]) -> float:
+    """Of a port's line."""
+    return _moment(record.get("since", record.get("time", 0.0)))
 
 
 def _replay_client(session: SessionRecord, record: dict[str, Any]) -> None:

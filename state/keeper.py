@@ -19,7 +19,7 @@ from natsup.state.departure import Departure, Former
 from natsup.state.gateway import Gateway, Neighbours, host, place
 from natsup.state.happenings import Caller, Event, Teller
 from natsup.state.journal import GatewayRecord, Journal, PortRecord
-from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Remove, Request, State
+from natsup.state.ledger import Add, Check, Effect, Leave, Ledger, Note, Remove, Request, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Removal, Unknown
 from natsup.state.outside import warning
 
@@ -64,14 +64,18 @@ class Wish:
             self._open = False
             self._keeper._end(self, None)
 
-    async def outcome(self, budget: float) -> Outcome:
+    async def outcome(self, budget: float, *, telling: bool = True) -> Outcome:
         """What the gateway makes of it, or `Ignored` if that takes longer than ``budget`` s.
+        ``telling``: a gateway that has not been heard at all for so long counts as silent.
 
         On a `Conflict` the call is to fail with EADDRINUSE."""
         with trio.move_on_after(budget):
             await self._answered.wait()
         if self._answer is None:
-            return self._keeper._late(self, f"no answer within {budget:g} s")
+            reason = f"no answer within {budget:g} s"
+            if telling:
+                self._keeper._late(self, reason)
+            return Ignored(reason)
         if isinstance(self._answer, Conflict):
             self._keeper._refused(self, self._answer)
         return self._answer
@@ -125,6 +129,7 @@ class Keeper:
         self._device = ""
         self._departure: Departure | None = None
         self._adding: dict[Port, Gateway] = {}  # where an addition of each was sent last
+        self._checking: dict[Port, trio.CancelScope] = {}  # what is looked for
         self._former = Former()
         self._wishes: dict[Port, list[Wish]] = {}
         self._todo_send, self._todo = trio.open_memory_channel[Work](1 << 20)
@@ -157,9 +162,13 @@ class Keeper:
         if gateway is not None:
             self._identity, self._external = _identity(gateway), gateway.external_address
             self._restored = gateway
+            if gateway.external_address:
+                self._teller.presume_address(gateway.external_address)
         for port in sorted({*ports, *holders}):
             known = ports.get(port)
             expires = None if known is None else known.expires
+            if known is not None and known.exists:
+                self._teller.mapped_before(port)
             for_port = holders.get(port, ())
             if for_port:
                 self._neighbours.announce(port)
@@ -171,12 +180,18 @@ class Keeper:
                     expires=None if expires is None else now + expires - wall,
                     reason="" if known is None else known.reason,
                     handle="" if known is None else known.handle,
+                    released=known is not None and known.released,
                     now=now,
                 )
             )
 
     def wanted(self, port: Port) -> bool:
         """Does somebody hold or ask for this port?"""
+        entry = self._ledger.entry(port)
+        return entry is not None and entry.held
+
+    def _wanted(self, port: Port) -> bool:
+        """Is it to be on the gateway? Not where the user has released it."""
         entry = self._ledger.entry(port)
         return entry is not None and entry.wanted
 
@@ -192,6 +207,31 @@ class Keeper:
         self._carry_out(self._ledger.release(holder, self._clock()))
         if points.STOP_AT:
             points.reached("released")
+
+    def give_back(self, port: Port) -> bool:
+        """The user releases it. False: nobody has it."""
+        return self._tell_user(self._ledger.give_back(port, self._clock()))
+
+    def retry(self, port: Port) -> bool:
+        """The user wants it tried now, or takes its release back. False: nobody has it."""
+        effects = self._ledger.retry(port, self._clock())
+        if effects is not None and self.wanted(port):
+            self._neighbours.announce(port)
+        return self._tell_user(effects)
+
+    def _tell_user(self, effects: list[Effect] | None) -> bool:
+        self._carry_out(effects or ())
+        return effects is not None
+
+    async def decided(self, port: Port) -> None:
+        """Wait until the gateway is not asked for a port any more."""
+        while (entry := self._ledger.entry(port)) is not None and entry.under_way:
+            await self._changed.wait()
+
+    def state(self, port: Port) -> tuple[State, str]:
+        """In which state it is, and why."""
+        entry = self._ledger.entry(port)
+        return (State.GONE, "") if entry is None else (entry.state, entry.reason)
 
     def gateway_found(
         self,
@@ -371,14 +411,13 @@ class Keeper:
         else:
             self._carry_out(self._ledger.claim(wish.port, holder, now))
 
-    def _late(self, wish: Wish, reason: str) -> Ignored:
+    def _late(self, wish: Wish, reason: str) -> None:
         # What waited for another session says nothing of the gateway.
         asked = any(
             number <= wish._asked or port == wish.port for number, port in self._unanswered.items()
         )
         if asked and wish._heard == self._answers:
             self._ledger.late(reason)
-        return Ignored(reason)
 
     def _refused(self, wish: Wish, outcome: Conflict) -> None:
         self._happened(self._teller.refused(wish.port, wish.caller, outcome, self._clock()))
@@ -394,13 +433,17 @@ class Keeper:
         for effect in effects:
             if isinstance(effect, Check):
                 self.looks()
-            if isinstance(effect, Note):
-                if effect.state in (State.GONE, State.RELEASING) and not effect.claims:
+            if isinstance(effect, Leave):
+                if effect.port in self._checking:
+                    self._checking[effect.port].cancel()
+            elif isinstance(effect, Note):
+                over = effect.state in (State.GONE, State.RELEASING) and not effect.claims
+                if over or effect.released:
                     self._neighbours.withdraw(effect.port)
                 self._journal.note(effect, now=self._clock(), wall=self._wall())
                 self._happened(self._teller.noted(effect, self._clock()))
             else:
-                self._todo_send.send_nowait(partial(self._request, effect))
+                self._todo_send.send_nowait(partial(self._request, effect, self._gateway))
         self._changed.set()
         self._changed = trio.Event()
 
@@ -419,20 +462,41 @@ class Keeper:
                 # Rounded, the time may lack a hair of the deadline.
                 self._carry_out(self._ledger.tick(max(deadline, self._clock())))
 
-    async def _request(self, request: Request) -> None:
-        """Ask the gateway, and hand its answer on: nothing can come between the two."""
-        port = request.port
+    async def _request(self, request: Request, gateway: Gateway | None) -> None:
+        """Ask the gateway, and hand its answer on: nothing can come between the two. What is
+        needless by its turn is not asked. ``gateway``: the one that it is meant for."""
         if isinstance(request, Check):
-            await self._request_now(request)
+            await self._look(request, gateway)
             return
         async with self._turns:
-            entry = self._ledger.entry(port)
-            if isinstance(request, Add) and not (entry is not None and entry.wanted):
-                self._carry_out(self._ledger.needless(port, self._clock()))
+            if self._wanted(request.port) is isinstance(request, Remove):
+                self._needless(request.port, gateway)
             else:
                 answered = await self._request_now(request)
                 # One that does not answer is asked all: it has none wait long for others' answers.
                 self._turns.total_tokens = _AT_ONCE if answered else math.inf
+
+    async def _look(self, check: Check, gateway: Gateway | None) -> None:
+        """All wait for the gateway at the same time, and each until nobody wants its port."""
+        with trio.CancelScope() as scope:
+            self._checking[check.port] = scope
+            if not self._wanted(check.port):
+                scope.cancel()
+            try:
+                await self._request_now(check)
+            finally:
+                del self._checking[check.port]
+        if scope.cancelled_caught:
+            self._needless(check.port, gateway)
+
+    def _needless(self, port: Port, gateway: Gateway | None) -> None:
+        if self._replaced(gateway):  # then what stands of the port is of the other one
+            self._carry_out(self._ledger.void(port, self._clock()))
+            return
+        outcome, effects = self._ledger.needless(port, self._clock())
+        if outcome is not None:
+            self._tell(port, outcome)
+        self._carry_out(effects)
 
     async def _request_now(self, request: Request) -> bool:
         """Was it answered? What another gateway has left unanswered does not count."""

@@ -21,6 +21,8 @@ What a lease on a router means:
   one whose last refusal is the longest ago, so that none is refused in place of all others.
 * A gateway that did not answer once is not waited for again until it has answered something. One
   request at a time finds out whether it does.
+* A port that the user has released is not the program's any more as far as the gateway goes, until
+  he takes that back, or the session ends: sockets come and go meanwhile, and are not published.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -40,10 +42,12 @@ class State(StrEnum):
     CONFLICT = "conflict"  # the program has it here, but another host has it on the gateway
     IGNORED = "ignored"  # the gateway will not; it is asked again
     RELEASING = "releasing"
+    RELEASED = "released"  # by the user, whatever sockets have it
     GONE = "gone"  # nothing is left: the entry is dropped
 
 
 LEASE_ENDED = "its lease ended while there was no router"
+RELEASED = "released by hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Note:
     claims: int
     exists: bool  # the gateway forwards it, or may
     handle: str = ""  # see `Mapped`
+    released: bool = False  # by the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,15 @@ class Check:
     port: Port
 
 
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nobody wants the port any more, which a `Check` is under way for: it needs no answer."""
+
+    port: Port
+
+
 Request = Add | Remove | Check
-Effect = Note | Request
+Effect = Note | Request | Leave
 
 
 class _Request(Enum):
@@ -130,11 +142,18 @@ class Entry:
     refused_at: float = 0.0  # when it was refused last
     offered: bool = False  # there may be room since then, and it is tried again
     given_up: bool = False  # its removal failed too often: it is left to another session
+    released: bool = False  # the user does not want it
+    was_mapped: bool = False  # when its removal was asked for, for the first time
     noted: bool = False
 
     @property
-    def wanted(self) -> bool:
+    def held(self) -> bool:
         return bool(self.asks or self.claims)
+
+    @property
+    def wanted(self) -> bool:
+        """Of the gateway."""
+        return self.held and not self.released
 
     def note(self) -> Note:
         self.noted = self.state is not State.GONE
@@ -143,7 +162,16 @@ class Entry:
         expires = None if adding else self.expires
         exists = self.exists or adding
         handle = self.handle if exists else ""
-        return Note(self.port, self.state, self.reason, expires, len(self.claims), exists, handle)
+        return Note(
+            self.port,
+            self.state,
+            self.reason,
+            expires,
+            len(self.claims),
+            exists,
+            handle,
+            self.released,
+        )
 
     def __str__(self) -> str:
         parts = [f"{self.port} {self.state}"]
@@ -232,6 +260,7 @@ class Ledger:
         reason: str,
         now: float,
         handle: str = "",
+        released: bool = False,
     ) -> list[Effect]:
         """A port of a session that goes on: another ledger had it, which is lost. ``holders``: the
         sockets that have it now, by their cookies. What follows, follows once a gateway is found.
@@ -240,7 +269,7 @@ class Ledger:
             expires = min(expires, now + self.policy.lease)
         self._entries[port] = Entry(port, reason=reason, exists=exists, expires=expires)
         entry = self._touch(port)
-        entry.handle, entry.noted = handle, True
+        entry.handle, entry.noted, entry.released = handle, True, released
         entry.claims.update(holders)
         self._holders.update(dict.fromkeys(holders, port))
         if exists:
@@ -248,9 +277,44 @@ class Ledger:
             left = self.policy.lease if expires is None else expires - now
             entry.renew_at = now + max(0.0, left / 2)
             entry.due = self._next(entry)
-        elif not holders:
-            return self._drop(entry)
+        elif not entry.wanted:
+            return self._rest(entry)
         return [entry.note()]
+
+    # --- what the user does ---
+
+    def give_back(self, port: Port, now: float) -> list[Effect] | None:
+        """The user wants it off the gateway, whatever sockets have it. None: nobody has it."""
+        entry = self._entries.get(port)
+        if entry is None or not (entry.held or entry.released):
+            return None
+        entry = self._touch(port)
+        entry.released = True
+        effects = self._settle(entry, now)
+        return (
+            effects if any(isinstance(one, Note) for one in effects) else [entry.note(), *effects]
+        )
+
+    def retry(self, port: Port, now: float) -> list[Effect] | None:
+        """The user wants it to be tried now, or back if he has released it. None: nobody has it."""
+        entry = self._entries.get(port)
+        if entry is None or not (entry.held or entry.released):
+            return None
+        entry = self._touch(port)
+        before, entry.released = entry.released, False
+        if not entry.held:
+            return self._settle(entry, now)
+        if entry.under_way or (entry.state is State.MAPPED and not before):
+            return [entry.note()]
+        entry.failures, entry.losses = 0, 0
+        if not self._gateway:
+            if entry.state is not State.MAPPED:
+                entry.state = State.IGNORED if self._missing else State.PENDING
+                entry.reason = self._missing
+            return [entry.note()]
+        if before:
+            entry.state, entry.reason = State.PENDING, ""
+        return self._ask_in_vain(entry, now) if self._silent else self._add(entry)
 
     # --- what programs do ---
 
@@ -262,9 +326,10 @@ class Ledger:
         self._entries.setdefault(port, Entry(port))
         entry = self._touch(port)
         entry.asks += 1
+        if entry.released:
+            return Ignored(RELEASED), []
         entry.given_up = False
-        over = entry.expires is not None and entry.expires <= now
-        if entry.state is State.MAPPED and not over:
+        if entry.state is State.MAPPED and not self._over(entry, now):
             if not entry.under_way:  # it may have lingered: from now on it is to be renewed again
                 entry.due = self._next(entry)
             return Mapped(self._left(entry, now)), []
@@ -290,7 +355,7 @@ class Ledger:
         entry.asks -= 1
         entry.claims.add(holder)
         self._holders[holder] = port
-        if entry.due is None and not entry.under_way and self._gateway:
+        if entry.due is None and not entry.under_way and self._gateway and entry.wanted:
             entry.due = now + self._backoff(self.policy.retry, entry)
         return [entry.note()]
 
@@ -307,7 +372,7 @@ class Ledger:
             return []
         entry = self._touch(port)
         entry.claims.discard(holder)
-        if entry.wanted:
+        if entry.held:
             return [entry.note()]
         return self._settle(entry, now)
 
@@ -337,11 +402,21 @@ class Ledger:
             return [entry.note()]
         return self._settle(entry, now)
 
-    def needless(self, port: Port, now: float) -> list[Effect]:
-        """An `Add` was not carried out, because by its turn nobody wanted the port any more."""
+    def needless(self, port: Port, now: float) -> tuple[Outcome | None, list[Effect]]:
+        """A request was not carried out: an `Add` or a `Check` because by its turn nobody wanted
+        the port any more, a `Remove` because somebody wanted it again. For those who wait for an
+        answer the outcome is theirs, if there is one already."""
         entry = self._touch(port)
-        entry.under_way = None
-        return self._settle(entry, now)
+        request, entry.under_way = entry.under_way, None
+        if request is _Request.CHECK:
+            self._comparison.drop(port)
+            entry.due = self._next(entry)
+        elif request is _Request.REMOVE and entry.wanted:
+            if not entry.was_mapped or self._over(entry, now):
+                return None, self._add(entry)
+            entry.state, entry.due = State.MAPPED, self._next(entry)
+            return Mapped(self._left(entry, now)), [entry.note()]
+        return None, self._settle(entry, now)
 
     def void(self, port: Port, now: float) -> list[Effect]:
         """A request for it came to another gateway than the one that is used by now, which knows
@@ -352,7 +427,7 @@ class Ledger:
         entry.confirmed, entry.check_at = False, None
         entry.failures, entry.held_by, entry.full = 0, "", False
         if not entry.wanted:
-            return self._drop(entry)
+            return self._rest(entry)
         if not self._gateway:
             entry.state, entry.reason = State.IGNORED, self._missing
             return [entry.note()]
@@ -404,7 +479,7 @@ class Ledger:
         missing = isinstance(outcome, Ignored)
         lost = self._comparison.seen(port, now, missing=missing)
         if not entry.wanted:
-            return self._drop(entry)
+            return self._rest(entry)
         if not missing:
             return [entry.note()]
         entry.losses = 1 if now - entry.since > FORGIVEN else entry.losses + 1
@@ -443,7 +518,7 @@ class Ledger:
             self._offer_room(now)
             self._touch(port)
         if not entry.exists:
-            return self._drop(entry)
+            return self._rest(entry)
         # What is written down stays so: another session, or natsup clean, tries again.
         entry.given_up = self._closing or entry.failures >= self.policy.removals
         pause = self._doubled(self.policy.recheck, entry.failures)
@@ -593,7 +668,7 @@ class Ledger:
                 break
             entry = self._touch(port)
             if not entry.wanted:
-                effects += self._remove(entry) if entry.exists else self._drop(entry)
+                effects += self._remove(entry) if entry.exists else self._rest(entry)
             elif entry.check_at is not None and entry.check_at <= now:
                 effects.append(self._check(entry))
             else:
@@ -615,7 +690,7 @@ class Ledger:
                 entry.state = State.IGNORED
                 effects.append(entry.note())
             else:
-                effects += self._drop(entry)
+                effects += self._rest(entry)
         return effects
 
     @property
@@ -629,7 +704,7 @@ class Ledger:
         self._holders.clear()
         effects: list[Effect] = []
         for entry in self._touch_all():
-            entry.asks = 0
+            entry.asks, entry.released = 0, False
             entry.claims.clear()
             effects += self._settle(entry, now)
         return effects
@@ -686,20 +761,33 @@ class Ledger:
         return Check(entry.port)
 
     def _remove(self, entry: Entry) -> list[Effect]:
+        entry.was_mapped = entry.state is State.MAPPED
         entry.under_way, entry.due, entry.state = _Request.REMOVE, None, State.RELEASING
         return [entry.note(), Remove(entry.port)]
 
     def _settle(self, entry: Entry, now: float) -> list[Effect]:
         """What follows when perhaps nobody wants the port any more."""
-        if entry.wanted or entry.under_way:
+        if entry.wanted:
             return []
+        if entry.under_way:
+            return [Leave(entry.port)] if entry.under_way is _Request.CHECK else []
         if not entry.exists:
-            return self._drop(entry)
+            return self._rest(entry)
         if not self._gateway:
-            return []
-        if self._closing:
+            return [entry.note()] if entry.released else []
+        if self._closing or entry.released:
             return self._remove(entry)
         entry.due = now + self.policy.linger
+        return [entry.note()]
+
+    def _rest(self, entry: Entry) -> list[Effect]:
+        """Nothing is on the gateway, and nothing is wanted of it."""
+        if not entry.released:
+            return self._drop(entry)
+        if entry.state is State.RELEASED:
+            return []
+        entry.state, entry.reason, entry.due = State.RELEASED, RELEASED, None
+        entry.check_at, entry.held_by, entry.full, entry.given_up = None, "", False, False
         return [entry.note()]
 
     def _drop(self, entry: Entry) -> list[Effect]:
@@ -708,6 +796,9 @@ class Ledger:
             return []
         entry.state, entry.exists = State.GONE, False
         return [entry.note()]
+
+    def _over(self, entry: Entry, now: float) -> bool:
+        return entry.expires is not None and entry.expires <= now
 
     def _left(self, entry: Entry, now: float) -> int:
         return 0 if entry.expires is None else max(1, int(entry.expires - now))

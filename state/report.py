@@ -1,14 +1,16 @@
-"""What `natsup status` says: sessions as JSON, and as a table. Pure."""
+"""What `natsup status` says: sessions as JSON, as plain text, and as rows of a table. Pure."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from natsup.state.journal import ClientRecord, GatewayRecord, PortRecord, SessionRecord
+from natsup.state.ledger import State
 from natsup.state.model import Port
 from natsup.state.outside import warning
 
-_NOTHING = (
+NOTHING = (
     "No session. Start a program with:  natsup exec -- COMMAND\n"
     "To see what natsup does, without a router:  natsup demo"
 )
@@ -47,6 +49,10 @@ def _session(record: SessionRecord) -> dict[str, Any]:
                 "reason": known.reason,
                 "expires": None if known.expires is None else _iso(known.expires),
                 "claims": known.claims,
+                "since": _iso(known.since) if known.since else None,
+                "programs": [
+                    {"program": name, "pid": pid} for pid, name in _holders(record, port).items()
+                ],
             }
             for port, known in sorted(record.ports.items())
         ],
@@ -82,42 +88,118 @@ def _iso(seconds: float) -> str:
 def as_text(sessions: Iterable[SessionRecord], *, now: float, zone: tzinfo | None = None) -> str:
     """The table for people. ``now``: seconds of the wall clock; ``zone``: theirs by default."""
     blocks = [_block(record, now, zone) for record in sessions]
-    return "\n\n".join(blocks) if blocks else _NOTHING
+    return "\n\n".join(blocks) if blocks else NOTHING
 
 
 def _block(record: SessionRecord, now: float, zone: tzinfo | None) -> str:
-    header, gateway = record.header, record.gateway
+    name, life = title(record, now, zone)
+    rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
+    ports = aligned(rows) if rows else [NO_PORTS]
+    told = [*(text for text, _ in circumstances(record)), *ports, *programs(record, now, zone)]
+    return "\n".join([f"{name}  ({life})", *(f"  {line}" for line in told)])
+
+
+NO_PORTS = "no ports"
+
+
+def title(record: SessionRecord, now: float, zone: tzinfo | None = None) -> tuple[str, str]:
+    """What a session runs, and whether it lives."""
+    header = record.header
     program, *words = header.command
     name = printable(" ".join([program.rpartition("/")[2], *words]))
     if len(name) > 60:
         name = name[:59] + "…"
     if record.alive:
-        life = f"pid {header.pid}, since {_clock(header.started, now, zone)}"
-    else:
-        life = "ended without cleaning up; natsup clean removes what it left"
-    lines = [f"{name}  ({life})"]
+        return name, f"pid {header.pid}, since {clock(header.started, now, zone)}"
+    return name, "ended without cleaning up; natsup clean removes what it left"
+
+
+def circumstances(record: SessionRecord) -> list[tuple[str, bool]]:
+    """What there is to say of a session's supervisor and router; True: it is bad news."""
+    gateway, found = record.gateway, list[tuple[str, bool]]()
     if record.given_up and record.alive:
-        lines.append("  not supervised any more: one supervisor after the other ended; see the log")
+        why = "one supervisor after the other ended; see the log"
+        found.append((f"not supervised any more: {why}", True))
     if gateway is None:
-        lines.append("  no router found yet")
-    else:
-        outside = gateway.external_address or "address unknown"
-        lines.append(f"  router {printable(f'{gateway.location}, external address {outside}')}")
-        if _note(gateway):
-            lines.append(f"  not reachable from the Internet: {_note(gateway)}")
-    rows = [_row(port, known, record, now, zone) for port, known in sorted(record.ports.items())]
-    lines += [f"  {line}" for line in aligned(rows)]
-    if not rows:
-        lines.append("  no ports")
+        return [*found, ("no router found yet", True)]
+    outside = gateway.external_address or "address unknown"
+    found.append((f"router {printable(f'{gateway.location}, external address {outside}')}", False))
+    if _note(gateway):
+        found.append((f"not reachable from the Internet: {_note(gateway)}", True))
+    return found
+
+
+def programs(record: SessionRecord, now: float, zone: tzinfo | None = None) -> list[str]:
+    """Those whose binds are not published."""
+    lines = []
     for client in _clients(record):
         name, why = printable(client.name), printable(client.reason)
-        since = _clock(client.since, now, zone)
-        lines.append(
-            f"  {name} (pid {client.pid}): UDP ports passed since {since}: a client ({why})"
-        )
+        since = clock(client.since, now, zone)
+        lines.append(f"{name} (pid {client.pid}): UDP ports passed since {since}: a client ({why})")
     for pid, name in record.io_uring.items():
-        lines.append(f"  {printable(name)} (pid {pid}): uses io_uring: such binds are not seen")
-    return "\n".join(lines)
+        lines.append(f"{printable(name)} (pid {pid}): uses io_uring: such binds are not seen")
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A port, as a table shows it. All of it is printable."""
+
+    port: Port
+    program: str
+    pid: int | None  # None: nobody has it by now
+    others: int  # how many more processes have it
+    internal: str  # this host's end; "" where it is not known
+    external: str  # where the Internet finds it; "" where it does not, or nobody knows
+    state: State
+    why: str
+    since: float | None  # wall clock
+    expires: float | None  # wall clock; None: no lease, not known, or nothing is mapped
+
+
+def rows(record: SessionRecord) -> list[Row]:
+    """A session's ports, in order."""
+    return [_row_of(port, known, record) for port, known in sorted(record.ports.items())]
+
+
+def _row_of(port: Port, known: PortRecord, record: SessionRecord) -> Row:
+    holders = _holders(record, port)
+    pid = next(iter(holders), None)
+    name = record.header.command[0].rpartition("/")[2] if pid is None else holders[pid]
+    outside = record.gateway.external_address if record.gateway and not port.ipv6 else None
+    address = known.internal_address if port.ipv6 else outside
+    mapped, inside = known.state is State.MAPPED, _inside(port, known, record)
+    return Row(
+        port,
+        printable(name),
+        pid,
+        max(0, len(holders) - 1),
+        printable(endpoint(inside, port.number)) if inside else "",
+        printable(endpoint(address, port.number)) if address and mapped else "",
+        known.state,
+        printable(known.reason),
+        known.since or None,
+        known.expires,
+    )
+
+
+def _holders(record: SessionRecord, port: Port) -> dict[int, str]:
+    """The names of the processes that bound a port, by pid."""
+    sockets = record.sockets.values()
+    return {one.process: one.name for one in sockets if str(port) in one.ports}
+
+
+def lasts(expires: float | None, now: float) -> str:
+    """How long a lease lasts yet."""
+    if expires is None:
+        return ""
+    left = expires - now
+    if left < 0:
+        return "over"
+    for unit, seconds, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if left < most * seconds:
+            return f"{left // seconds:.0f} {unit}"
+    return f"{left // 86400:.0f} d"
 
 
 def _clients(record: SessionRecord) -> list[ClientRecord]:
@@ -130,7 +212,7 @@ def _row(
 ) -> list[str]:
     inside = _inside(port, known, record) or "?"
     sockets = "1 socket" if known.claims == 1 else f"{known.claims} sockets"
-    until = "" if known.expires is None else f"until {_clock(known.expires, now, zone)}"
+    until = "" if known.expires is None else f"until {clock(known.expires, now, zone)}"
     return [
         f"{port.kind} {port.number}",
         f"→ {endpoint(printable(inside), port.number)}",
@@ -140,7 +222,7 @@ def _row(
     ]
 
 
-def _clock(seconds: float, now: float, zone: tzinfo | None) -> str:
+def clock(seconds: float, now: float, zone: tzinfo | None) -> str:
     """A time of day, with the date where it is not within twelve hours."""
     moment = datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     return moment.strftime("%H:%M" if abs(seconds - now) < 12 * 3600 else "%Y-%m-%d %H:%M")

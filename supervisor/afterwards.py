@@ -6,6 +6,7 @@ meanwhile, which would keep the port from the program once it has closed its own
 """
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import trio
@@ -67,17 +68,16 @@ async def look(sought: Sought, *, events: bool) -> Seen | None:
 
 
 def _by_events(sought: Sought) -> Seen | None:
-    return _listed(sought) or _listed(sought)  # see `diag.dump`
+    kind, port, address = sought.kind, sought.port, sought.address
+    wanted = (port.number, address, kind.inode)
 
+    def keys(found: diag.Diag) -> Iterator[tuple[int, bytes, int]]:
+        yield found.port, found.source[: len(address)], found.inode
 
-def _listed(sought: Sought) -> Seen | None:
-    kind, port = sought.kind, sought.port
-    address = sought.address
-    for found in diag.dump(kind.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
-        here = (found.port, found.source[: len(address)]) == (port.number, address)
-        if here and found.inode == kind.inode:
-            number = found.cookie if sought.cookie is None else sought.cookie
-            return Seen(number, found.v6only)
+    protocol = KERNEL_PROTOCOLS[port.protocol]
+    listed = diag.find(kind.domain, protocol, {wanted}, keys, ports=[port.number])
+    for found in listed.values():
+        return Seen(found.cookie if sought.cookie is None else sought.cookie, found.v6only)
     return None
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import socket
 import time
@@ -10,24 +9,27 @@ from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, NoReturn
 
-from natsup.state import report
 from natsup.state.journal import default_directory, remove_unread, sessions
 from natsup.supervisor import output
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.options import BadOption, check_state_folder
 from natsup.supervisor.settings import of_network
 
+_ON = {"--watch", "--follow", "-f"}  # status and log print until they are stopped
 _DESCRIPTION = "Runs a program so that the ports it binds are open on the home router."
 _COMMANDS = (
     ("exec", "[options] -- COMMAND [ARG...]", "run a command; its ports are mapped"),
-    ("status", "[--json]", "every session's ports, and what state each is in"),
-    ("log", "[--json] [-n N] [--port PORT]", "what happened to ports, when, for whom and why"),
+    ("status", "[--json] [--watch]", "every session's ports, and what state each is in"),
+    ("ui", "", "the same on the whole screen, to search in and to act upon"),
+    ("log", "[--port PORT] [--follow]", "what happened to ports, when, for whom and why"),
     ("config", "show [PROGRAM] | check [FILE]", "what natsup is told, and from where"),
     ("explain", "[CODE|TOPIC]", "what a code or a word means, and what to do about it"),
     ("doctor", "[--json]", "what works here, what does not, and what to do about it"),
     ("clean", "", "remove from the router what dead sessions left there"),
-    ("unit", "NAME.service [--install]", "have a systemd service run under natsup"),
+    ("unit", "NAME.service [--install]", "have a systemd service run under natsup; --clean-timer"),
     ("restart", "[SESSION]", "a new supervisor for sessions that run, after an upgrade"),
+    ("release", "SESSION PORT", "take a port off the router, and leave it off"),
+    ("retry", "SESSION PORT", "ask the router for a port now"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
 )
@@ -35,7 +37,8 @@ _COMMANDS = (
 
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
-    return output.checked(lambda: _run(words), goes_on=words[:1] in (["demo"], ["gateway"]))
+    goes_on = words[:1] in (["demo"], ["gateway"]) or not _ON.isdisjoint(words[1:])
+    return output.checked(lambda: _run(words), goes_on=goes_on)
 
 
 def _run(words: list[str]) -> int:
@@ -48,7 +51,13 @@ def _run(words: list[str]) -> int:
     except BadOption as error:
         return complain(str(error))
     if name == "status":
-        return _status(rest)
+        from natsup.supervisor import status
+
+        return status.main(_Parser(prog="natsup status"), rest)
+    if name == "ui":
+        from natsup.supervisor import ui
+
+        return ui.main(_Parser(prog="natsup ui"), rest)
     if name == "log":
         from natsup.supervisor import past
 
@@ -85,6 +94,11 @@ def _run(words: list[str]) -> int:
         description = "A new supervisor for sessions that go on, once natsup has been replaced."
         parser = _Parser(prog="natsup restart", description=description)
         return restarting.command(parser, rest)
+    if name in ("release", "retry"):
+        from natsup.supervisor import ordering
+
+        description = ordering.DESCRIPTIONS[name]
+        return ordering.command(_Parser(prog=f"natsup {name}", description=description), name, rest)
     if name == "gateway":
         return _gateway(rest)
     if name in ("-h", "--help", "help"):
@@ -118,25 +132,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
-
-
-def _status(words: list[str]) -> int:
-    parser = _Parser(
-        prog="natsup status", description="Every session's ports, and what state each is in."
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    options = parser.parse_args(words)
-    directory = default_directory(os.environ, os.getuid())
-    try:
-        found = sessions(directory)
-    except OSError as error:
-        reason = f"the state folder {directory} cannot be read: {error.strerror}"
-        return complain(f"{reason}; {SEE_FOLDER}")
-    if options.json:
-        print(json.dumps(report.as_json(found), indent=2))
-    else:
-        print(report.as_text(found, now=time.time()))
-    return 0
 
 
 def _clean(words: list[str], network: dict[str, str]) -> int:

@@ -22,7 +22,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import trio
 
@@ -73,9 +73,7 @@ def filter_program(watched: Collection[Watched]) -> bytes:
     ports = sorted({w.port.number for w in watched if w.multipath})
     lows = sorted({(w.cookie & 0xFFFFFFFF).to_bytes(4, sys.byteorder) for w in singles})
     program = bpf.instruction(bpf.LD_WORD, diag.COOKIE_AT)
-    for low in lows:
-        program += bpf.instruction(bpf.JEQ, int.from_bytes(low, "big"), 0, 1)
-        program += bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
+    program += b"".join(map(_letting_through, lows))
     if ports:
         program += bpf.instruction(bpf.LD_HALF, diag.PEER_PORT_AT)
         program += bpf.instruction(bpf.JEQ, 0, 1, 0)
@@ -87,6 +85,13 @@ def filter_program(watched: Collection[Watched]) -> bytes:
     return program + bpf.instruction(bpf.RET, 0)
 
 
+@lru_cache(_MOST_FILTERED)
+def _letting_through(low: bytes) -> bytes:
+    """Kept, because the program is made anew for each socket."""
+    equal = bpf.instruction(bpf.JEQ, int.from_bytes(low, "big"), 0, 1)
+    return equal + bpf.instruction(bpf.RET, _WHOLE_MESSAGE)
+
+
 class DestroyEvents:
     """Watches sockets of this network namespace. Raises OSError where sock_diag is missing."""
 
@@ -95,6 +100,7 @@ class DestroyEvents:
         sock.bind((0, 0))  # without an address of its own it would get no multicasts
         self._socket = trio.socket.from_stdlib_socket(sock)
         self._watched: dict[int, Watched] = {}
+        self._multipath: dict[int, Watched] = {}  # of these: no event has their cookies
         self._wanted = Counter[int]()  # groups, by how many of the watched sockets are of each
         self._joined: set[int] = set()
         self._attached = b""
@@ -106,6 +112,8 @@ class DestroyEvents:
         """From now on the end of this socket is reported. Raises OSError."""
         self._forget(watched.cookie)
         self._watched[watched.cookie] = watched
+        if watched.multipath:
+            self._multipath[watched.cookie] = watched
         self._wanted[_GROUPS[watched.domain, watched.port.protocol]] += 1
         self._adjust()
 
@@ -116,6 +124,7 @@ class DestroyEvents:
     def _forget(self, cookie: int) -> bool:
         """Was it watched?"""
         one = self._watched.pop(cookie, None)
+        self._multipath.pop(cookie, None)
         if one is not None:
             self._wanted[_GROUPS[one.domain, one.port.protocol]] -= 1
         return one is not None
@@ -182,11 +191,8 @@ class DestroyEvents:
             if event.cookie in self._watched:
                 found.append(self._watched[event.cookie])
             elif event.peer_port == 0:
-                found += [
-                    one
-                    for one in self._watched.values()
-                    if one.multipath and one.port.number == event.port
-                ]
+                multipath = self._multipath.values()
+                found += [one for one in multipath if one.port.number == event.port]
         return found
 
     async def _look(self, unsure: list[Watched]) -> list[Watched]:
@@ -207,34 +213,43 @@ class DestroyEvents:
 def unlisted(watched: Sequence[Watched]) -> list[tuple[Watched, bool]]:
     """Which of these sockets the kernel does not list, each with whether it would if it were alive.
     Blocks for some milliseconds; OSError."""
-    missing = _missing(_missing(watched))  # see `diag.dump`
-    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
-    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
-
-
-def _missing(watched: Sequence[Watched]) -> list[Watched]:
-    """Which of these sockets are not in one listing."""
     kinds: dict[tuple[int, Protocol], list[Watched]] = {}
     for one in watched:
         kinds.setdefault((one.domain, one.port.protocol), []).append(one)
     listed = {one for kind, some in kinds.items() for one in _listed(*kind, some)}
-    return [one for one in watched if one not in listed]
+    missing = [one for one in watched if one not in listed]
+    bound_too = not any(one.port.protocol is Protocol.TCP for one in missing) or lists_bound()
+    return [(one, bound_too or one.port.protocol is Protocol.UDP) for one in missing]
 
 
 def _listed(domain: int, protocol: Protocol, watched: Sequence[Watched]) -> Iterator[Watched]:
     """Those that the kernel lists, of sockets of one kind. Of many ports all is read once: a
     listing of one port has all sockets that are bound and do not listen, whatever their ports."""
     ports = {one.port.number for one in watched}
-    cookies, servers = set[int](), set[int]()
-    for port in ports if len(ports) <= _MOST_LISTINGS else (0,):
-        for found in diag.dump(domain, KERNEL_PROTOCOLS[protocol], port=port):
-            if found.port in ports:
-                cookies.add(found.cookie)
-                if 1 << found.state & _STATES_OF_A_SERVER:
-                    servers.add(found.port)
+    found = diag.find(
+        domain,
+        KERNEL_PROTOCOLS[protocol],
+        {_key(one) for one in watched},
+        _keys,
+        ports=ports if len(ports) <= _MOST_LISTINGS else (0,),
+    )
     for one in watched:
-        if one.port.number in servers if one.multipath else one.cookie in cookies:
+        if _key(one) in found:
             yield one
+
+
+# A multipath socket is listed by its subflow's cookie, which is not known: any server of its port.
+_Key = tuple[int | None, int]  # cookie, port
+
+
+def _key(one: Watched) -> _Key:
+    return None if one.multipath else one.cookie, one.port.number
+
+
+def _keys(found: diag.Diag) -> Iterator[_Key]:
+    yield found.cookie, found.port
+    if 1 << found.state & _STATES_OF_A_SERVER:
+        yield None, found.port
 
 
 @cache

@@ -10,12 +10,12 @@ _LEFT_ALONE = {
     signal.SIGKILL,
     signal.SIGSTOP,
     signal.SIGCHLD,  # the supervisor reaps
-    # Faults of natsup's own. A process that ignored them would loop on them.
+    # Faults of natsup's own. A process that ignored them would loop on them. Not SIGABRT: abort(3)
+    # ends a process that ignores it, too, and a service manager's watchdog sends it to all.
     signal.SIGSEGV,
     signal.SIGBUS,
     signal.SIGILL,
     signal.SIGFPE,
-    signal.SIGABRT,
     signal.SIGSYS,
     signal.SIGTRAP,
 }

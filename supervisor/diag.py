@@ -7,7 +7,7 @@ import _socket as socket
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Set
 
 NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 EVERY_STATE = 0xFFFFFFFF
@@ -99,8 +99,8 @@ def dump(family: int, protocol: int, states: int = EVERY_STATE, *, port: int = 0
     those that are bound to it, and a few others; 0: all. The kernel is quick to leave others out.
 
     It lists TCP sockets that listen first, and then those that are bound and do not: one that
-    begins to listen in between is in neither part (inet_diag_dump_icsk(), net/ipv4/inet_diag.c). So
-    what is missing is to be looked for once more.
+    begins to listen in between is in neither part (inet_diag_dump_icsk(), net/ipv4/inet_diag.c).
+    Where that matters, see `find`.
     """
     request = _REQUEST.pack(family, protocol, 0, 0, states, port.to_bytes(2, "big"))
     header = HEADER.pack(HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0)
@@ -119,6 +119,27 @@ def dump(family: int, protocol: int, states: int = EVERY_STATE, *, port: int = 0
                     yield diag
     finally:
         sock.close()
+
+
+def find(
+    family: int,
+    protocol: int,
+    wanted: Set[Hashable],
+    keys: Callable[[Diag], Iterable[Hashable]],
+    *,
+    ports: Iterable[int] = (0,),
+) -> dict[Hashable, Diag]:
+    """Which of the sockets that are ``wanted`` are listed, each by its key. Raises OSError.
+
+    ``keys``: the keys of one that is listed. ``ports``: those that they have, 0: any. What is
+    missing is looked for once more, since `dump` may pass one over.
+    """
+    ports, found = tuple(ports), dict[Hashable, Diag]()
+    for _ in range(2):
+        for port in ports if wanted - found.keys() else ():
+            for one in dump(family, protocol, port=port):
+                found.update((key, one) for key in keys(one) if key in wanted)
+    return found
 
 
 def available() -> bool:

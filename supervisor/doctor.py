@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,7 +52,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be tidied up yet
     logging.getLogger("natsup").addHandler(logging.NullHandler())  # the report says it all
 
-    from natsup.supervisor import doctor_report
+    from natsup.supervisor import doctor_report, screen
     from natsup.supervisor.doctor_findings import works
     from natsup.supervisor.doctor_path import findings, path
 
@@ -64,8 +63,13 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(doctor_report.as_json(found, facts), indent=2))
     else:
-        shown = doctor_report.Paper.of(os.environ, width=_width())
-        print(shown.adapted(doctor_report.as_text(found, path(facts), shown)))
+        terminal = sys.stdout.isatty()
+        paper = doctor_report.Paper(
+            utf8=screen.utf8(os.environ),
+            colour=terminal and not screen.plain(),
+            width=screen.width(sys.stdout) if terminal else 0,
+        )
+        screen.show(doctor_report.as_text(found, path(facts), paper))
     return 0 if works(found) else 1
 
 
@@ -116,11 +120,6 @@ def _look(
     firewalls = look_at_firewalls(*found, wanted)
     shown = "" if wanted is None else str(wanted)
     return Facts(kernel, rights, folder, *found, tuple(survey.asked), firewalls, shown)
-
-
-def _width() -> int:
-    """The columns of the terminal; 0 where there is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def _url(text: str) -> str:

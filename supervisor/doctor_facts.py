@@ -92,6 +92,8 @@ class Network:
     address: str  # ours, facing the router
     traffic: Way | None  # by which packets for the Internet leave
     traffic_address: str  # and from which address
+    container: str = ""  # what made the container that this is, if it is one
+    behind_host: bool = False  # is it one that has no network but to its own host?
 
 
 @dataclass(frozen=True, slots=True)

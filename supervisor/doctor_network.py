@@ -16,7 +16,7 @@ from natsup.state.journal import GatewayRecord, Header, Journal
 from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.state.secret import secret
-from natsup.supervisor import clock
+from natsup.supervisor import clock, container
 from natsup.supervisor.doctor_facts import Hairpin, Network, Pinholes, Router, TrialMapping, Way
 from natsup.supervisor.doctor_hairpin import hairpin, worth_trying
 from natsup.supervisor.doctor_survey import Survey, describe
@@ -56,9 +56,11 @@ async def look_at_network(
     """
     until = trio.current_time() + _ALL_SECONDS
     ways, traffic, traffic_address = await trio.to_thread.run_sync(_routes)
+    engine = container.engine(os.environ)
     network = await discovery.network_of(interface=interface, url=url)
     if isinstance(network, NoGateway):
-        return Network(ways, network.reason, None, "", traffic, traffic_address), None
+        nowhere = Network(ways, network.reason, None, "", traffic, traffic_address, engine)
+        return nowhere, None
     used = Way(network.interface, network.gateway)
     found = survey.gateway or NoGateway("the network has just changed")
     if isinstance(found, NoGateway):
@@ -71,7 +73,9 @@ async def look_at_network(
         mapping = await try_mapping(found, folder, until, wanted=wanted, way_in=way_in)
         pinholes = await _try_pinholes(found, folder, interface, until)
         router = Router(found.location, "", url is not None, external, mapping, pinholes, device)
-    return Network(ways, "", used, network.address, traffic, traffic_address), router
+    behind = container.behind_host(os.environ, used.interface)
+    around = (network.address, traffic, traffic_address, engine, behind)
+    return Network(ways, "", used, *around), router
 
 
 async def _come_in(

@@ -1,7 +1,7 @@
 """What `natsup doctor` prints: a picture and a table, or JSON. Pure."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,43 +15,21 @@ _ALL_WELL = "Everything that natsup needs works here."
 _COLOURS = {Level.OK: "32", Level.WARNING: "33", Level.PROBLEM: "31"}  # ECMA-48, SGR
 _MARKS = {Level.OK: ("✓", "ok"), Level.WARNING: ("!", "!!"), Level.PROBLEM: ("✗", "XX")}
 _UNKNOWN = ("?", "??")
-_ASCII = str.maketrans({"→": "->", "─": "-", "│": "|", "✓": "ok", "✗": "XX", "▶": ">", "…": "..."})
 _NARROW = 24  # columns, below which words go under their titles
 
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """What is printed on. ``width``: in columns; 0: as wide as need be."""
+    """What is printed on. ``utf8``: it shows more than ASCII, into which `natsup.supervisor.screen`
+    makes all but the marks. ``width``: in columns; 0: as wide as need be."""
 
     utf8: bool = True
     colour: bool = False
     width: int = 0
 
-    @classmethod
-    def of(cls, environ: Mapping[str, str], *, width: int) -> "Paper":
-        """The terminal of this environment; ``width`` is 0 if it is none."""
-        plain = bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") in ("", "dumb")
-        return cls(_utf8(environ), bool(width) and not plain, width)
-
     def paint(self, text: str, level: Level | None) -> str:
         colour = _COLOURS.get(level) if level is not None else None
         return f"\x1b[{colour}m{text}\x1b[0m" if self.colour and colour else text
-
-    def adapted(self, text: str) -> str:
-        """In characters that there are."""
-        if self.utf8:
-            return text
-        return text.translate(_ASCII).encode("ascii", "replace").decode()
-
-
-def _utf8(environ: Mapping[str, str]) -> bool:
-    """What the user's locale says. Python makes C into C.UTF-8 for itself (PEP 538), in LC_CTYPE
-    alone, and that says nothing of the terminal."""
-    kind, lang = environ.get("LC_CTYPE", ""), environ.get("LANG", "")
-    if kind in ("C.UTF-8", "C.utf8", "UTF-8") and lang in ("", "C", "POSIX"):
-        kind = ""
-    name = environ.get("LC_ALL") or kind or lang
-    return name.lower().replace("-", "").partition("@")[0].endswith("utf8")
 
 
 def as_json(found: Sequence[Finding], facts: Facts) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What `natsup doctor` makes of the network and of its router. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
@@ -13,7 +13,7 @@ from natsup.upnp.description import Device
 
 def of_network(network: Network, router: Router | None) -> list[Finding]:
     """The findings, from this host outwards. See `of_system`."""
-    found = [_route(network)]
+    found = [*_container(network, router), _route(network)]
     if network.used is not None:
         found.append(_traffic(network, network.used))
     if router is not None:
@@ -26,6 +26,27 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
         if router.pinholes is not None:
             found.append(_pinholes(router.pinholes))
     return found
+
+
+_ON_THE_LAN = (
+    "give it the host's network (docker and podman: --network host, Kubernetes: hostNetwork) or one"
+    " on the LAN (macvlan): docs/containers.md"
+)
+
+
+def _container(network: Network, router: Router | None) -> Iterator[Finding]:
+    """Nothing, outside of containers."""
+    name = ("container", "Container")
+    if not network.container:
+        return
+    found = f"this is one, by {network.container}"
+    if router is not None and not router.reason:
+        yield Finding(*name, Level.OK, f"{found}, and its network reaches a router")
+    elif network.behind_host:
+        found = f"{found}, in a network that leads to its own host alone (a bridge)"
+        yield Finding(*name, Level.NOTE, f"{found}: no home router is found there", _ON_THE_LAN)
+    else:
+        yield Finding(*name, Level.NOTE, f"{found}, and reaches no router", _ON_THE_LAN)
 
 
 def _route(network: Network) -> Finding:
@@ -80,6 +101,8 @@ def _router(router: Router, network: Network) -> Finding:
     if router.given:
         advice = "is --gateway the URL of its description, as natsup status shows it?"
         return Finding(*name, Level.PROBLEM, router.reason, advice)
+    if network.behind_host:
+        return Finding(*name, Level.PROBLEM, router.reason, "see Container above")
     page = f"http://{network.used.gateway}" if network.used is not None else "its settings"
     return Finding(
         *name,

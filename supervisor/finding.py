@@ -9,6 +9,7 @@ slept. A gateway that is found again is looked through by the keeper: its table 
 """
 
 import logging
+import os
 import random
 import socket
 import time
@@ -26,7 +27,7 @@ from natsup.state.keeper import Keeper, cancel_after
 from natsup.state.known import Known, recall, remember
 from natsup.state.secret import secret
 from natsup.state.sweep import sweep
-from natsup.supervisor import clock, suspend
+from natsup.supervisor import clock, container, suspend
 from natsup.supervisor.options import Settings
 from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.sharing import Sharing
@@ -106,7 +107,7 @@ class Finder:
                     continue
                 if isinstance(found, str):
                     level = logging.DEBUG if found == reason else logging.WARNING
-                    log.log(level, "no router to ask: %s", found)
+                    log.log(level, "no router to ask: %s%s", found, _why_here(network))
                     reason = found
                     self._missing(found)
                     await self._remember(network, Known(None, time.time(), found))
@@ -335,6 +336,16 @@ async def _spared(work: Callable[[], Awaitable[None]]) -> None:
         await work()
     except Exception:
         log.exception("something that natsup can do without has failed")
+
+
+def _why_here(network: "Network | None") -> str:
+    """What to do about it where no router could be found anyway."""
+    if network is None or not container.behind_host(os.environ, network.interface):
+        return ""
+    return (
+        "; this container's network leads to its own host alone (a bridge): give it the host's"
+        " network, or one on the LAN (macvlan), if its ports are to be opened"
+    )
 
 
 def _clock(wall: float) -> str:

@@ -86,6 +86,18 @@ def become_supervisor(
     os.execve(sys.executable, [*words, *map(str, journals)], environ)
 
 
+def become_last_word(page: Page, journals: Sequence[int]) -> None:
+    """exec: this process goes on as the one that tells the log that no supervisor follows."""
+    for fd in journals:
+        os.set_inheritable(fd, True)
+    texts = [os.fsdecode(text) for text in page.texts()]
+    words = [sys.executable, "-P", "-m", "natsup.supervisor.last_word"]
+    surroundings, _ = Surroundings.split(texts)
+    environ = supervisor_environment(dict(os.environ), surroundings.folder)
+    journal = journals[-1] if journals else -1
+    os.execve(sys.executable, [*words, str(journal), *texts], environ)
+
+
 def in_place(launcher: handover.End, page: Page) -> None:
     """The guard's whole life, in a fresh child of the launcher. Returns when it may end."""
     from_the_program({launcher.fileno(), page.fd, *carried(page)}, _NAME)
@@ -282,12 +294,22 @@ class _Guard:
         """In a fresh child, which is to become a supervisor: leave the program's company."""
 
     def _give_up(self) -> None:
-        """Say so where people look: in the session's own journal."""
+        """Say so where people look: in the session's own journal, and in the log."""
         self._gave_up = True
         line = f'\n{{"time": {time.time():.3f}, "given_up": true}}\n'
         for fd in self._kept[-1:]:
             with contextlib.suppress(OSError):
                 os.write(fd, line.encode())
+        with contextlib.suppress(OSError):
+            child = os.fork()
+            if child == 0:
+                try:
+                    if os.fork() == 0:  # nobody waits for this one
+                        self._leave(self._kept)
+                        become_last_word(self._page, self._kept)
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
 
     def _clean(self) -> None:
         """There is no session any more whose end would clean up: become who does that."""
@@ -438,11 +460,15 @@ class ParentGuard(_Guard):
         if self._control is None:
             return
         self._last = True
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it may have ended by itself; its last word is there
             handover.send(self._control, handover.FINISH)
+        with contextlib.suppress(OSError):
             self._control.settimeout(_FINISH_SECONDS)
             while self._control is not None and not self._done:
                 self._hear()
+        if self._done:
+            # Some that wait for all in a container take the last status that they see (firejail).
+            self._await_supervisor()
 
     def stay_behind(self) -> None:
         """The program's first process has ended, and others may live on: guard them, detached, and

@@ -60,13 +60,23 @@ def receive(end: End) -> tuple[bytes, int, int | None]:
     """
     fds = array.array("i")
     try:
-        data, ancillary, _, _ = end.recvmsg(
-            _LONGEST, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary = _take(end, fds.itemsize)
     except ConnectionResetError:
-        return b"", 0, None
+        # The other side has gone and left something unread. That is told once, and before what it
+        # said itself (__skb_try_recv_datagram() in net/core/datagram.c).
+        try:
+            data, ancillary = _take(end, fds.itemsize)
+        except ConnectionResetError:
+            return b"", 0, None
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     word, _, value = data.partition(b" ")
     return word, int(value or b"0"), fds[0] if fds else None
+
+
+def _take(end: End, room: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    """One datagram and its ancillary data, of which there are ``room`` bytes. Raises OSError."""
+    flags = socket.MSG_CMSG_CLOEXEC
+    data, ancillary, _, _ = end.recvmsg(_LONGEST, socket.CMSG_SPACE(room), flags)
+    return data, ancillary

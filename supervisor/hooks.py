@@ -3,11 +3,15 @@
 They run beside the supervisor, outside the filter, and nothing waits for them but the end of the
 session, and that not for long. What happens to one port is told in order, one command after the
 other; of different ports a few run at once. What they print goes to natsup's log.
+
+A command outlives the supervisor, should that be killed; so its limit is also kept by timeout(1),
+which kills the process group as the supervisor does, only later.
 """
 
 import contextlib
 import logging
 import os
+import shutil
 import signal
 from collections import deque
 from collections.abc import Mapping
@@ -22,6 +26,7 @@ from natsup.supervisor.occasions import occasion, variables
 log = logging.getLogger("natsup.hooks")
 
 LIMIT = 10.0  # seconds that a command may take
+_LATER = 1.0  # seconds after the limit, if there is no supervisor by then
 _KILL_SECONDS = 1.0  # from SIGKILL to the end
 _AT_ONCE = 4
 _WAITING = 256  # events of all ports
@@ -47,6 +52,7 @@ class Hooks:
         self._folder = folder
         self._environ = {k: v for k, v in environ.items() if k not in _NOT_ITS_OWN}
         self._limit = limit
+        self._timeout = shutil.which("timeout", path=environ.get("PATH"))
         self._waiting: dict[Port, deque[Entry]] = {}  # a port is here while a task is busy with it
         self._new: deque[Port] = deque()  # ports that no task is busy with yet
         self._come = trio.Event()
@@ -111,11 +117,14 @@ class Hooks:
 
     def _start(self, command: str, told: Mapping[str, str], output: int) -> int:
         """Start a command in a process group of its own, without what the supervisor ignores."""
+        words = ["/bin/sh", "-c", 'cd -- "$0" 2>/dev/null; exec sh -c "$1"', self._folder, command]
+        if self._timeout is not None:
+            words = [self._timeout, "-s", "KILL", f"{self._limit + _LATER:g}", *words]
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.posix_spawn(
-                "/bin/sh",
-                ["sh", "-c", 'cd -- "$0" 2>/dev/null; exec sh -c "$1"', self._folder, command],
+                words[0],
+                words,
                 {**self._environ, **told},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, null, 0),

@@ -195,7 +195,7 @@ class Sessions:
         tries = 0
         while tries < _TRIES:
             tries += 1
-            listener = _bind(name)
+            listener = listen(name)
             if listener is not None:
                 with listener:
                     await self._be_leader(listener)
@@ -269,8 +269,8 @@ def _name(router: str) -> str:
     return f"\0natsup-leader/{os.getuid()}/{router}"
 
 
-def _bind(name: str) -> trio.socket.SocketType | None:
-    """Take the leader's name. None: somebody else has it."""
+def listen(name: str) -> trio.socket.SocketType | None:
+    """Take a name of unix(7). None: somebody else has it, or it is not to be had."""
     sock: socket.socket | None = None
     try:
         sock = socket.socket(socket.AF_UNIX)
@@ -299,10 +299,14 @@ async def _connect(name: str) -> Line:
     return Line(sock)
 
 
-def _is_ours(sock: trio.socket.SocketType) -> bool:
-    """Is the other end this user's? See unix(7), SO_PEERCRED."""
+def owner(sock: "trio.socket.SocketType | socket.socket") -> int:
+    """The user at the other end: unix(7), SO_PEERCRED."""
     peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return bool(struct.unpack("3i", peer)[1] == os.getuid())
+    return int(struct.unpack("3i", peer)[1])
+
+
+def _is_ours(sock: trio.socket.SocketType) -> bool:
+    return owner(sock) == os.getuid()
 
 
 def _ports(words: object) -> list[Port]:

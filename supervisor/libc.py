@@ -201,3 +201,13 @@ def timerfd(clock: int, when: float, *, cancel_on_set: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def inotify_init() -> int:
+    """inotify_init1(2): a descriptor that does not block, close-on-exec."""
+    return _checked(_libc.inotify_init1(ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)))
+
+
+def inotify_add_watch(fd: int, path: bytes, mask: int) -> int:
+    """inotify_add_watch(2). Returns the watch's number, the same for the same folder."""
+    return _checked(_libc.inotify_add_watch(ctypes.c_int(fd), path, ctypes.c_uint32(mask)))

@@ -3,16 +3,20 @@
 import argparse
 import json
 import os
+import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from natsup.state import chronicle, history
+from natsup.state import chronicle
+from natsup.state.following import Follower
 from natsup.state.history import Entry
 from natsup.state.journal import default_directory
 from natsup.state.model import Port, Protocol
+from natsup.supervisor import screen, tables, watching
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 
 _DESCRIPTION = (
@@ -29,48 +33,89 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for programs: an object a line")
     parser.add_argument("-n", metavar="N", type=_count, dest="last", help="the last N alone")
     parser.add_argument(
-        "--port", metavar="PORT[/PROTO]", type=_ports, help="of this port alone: 6881, 6881/udp"
+        "--port", metavar="PORT[/PROTO]", type=ports, help="of this port alone: 6881, 6881/udp"
     )
     parser.add_argument(
         "--since", metavar="WHEN", type=_since, help="for so long (30m, 2h, 7d) or since a day"
     )
+    parser.add_argument("--program", metavar="NAME", help="of this program, or session, alone")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what happens, until Ctrl-C"
+    )
     options = parser.parse_args(words)
+    wanted = Wanted(options.port, options.since, options.program)
     directory = default_directory(os.environ, os.getuid())
+    follower = Follower(directory)
     try:
-        entries = history.read(directory)
-        chosen = None
-        if entries is not None:
-            chosen = _choose(entries, options.port, options.since, options.last)
+        chosen = deque(filter(wanted.has, follower.entries()), maxlen=options.last)
+        if chosen or options.json or options.follow:
+            _print(chosen, as_json=options.json)
+        elif not (follower.there and wanted.some):
+            print(_nothing(directory, os.getuid()))
+        else:
+            print("Nothing like that; natsup log shows everything.")
+        if options.follow:
+            return _follow(directory, follower, wanted, as_json=options.json)
     except OSError as error:
         reason = f"the history in {directory} cannot be read: {error.strerror}"
         return complain(f"{reason}; {SEE_FOLDER}")
-    if options.json:
-        for entry in chosen or ():
-            print(json.dumps(chronicle.as_json(entry)))
-    elif chosen:
-        print(chronicle.as_text(chosen))
-    elif chosen is None or (options.port is None and options.since is None):
-        print(_nothing(directory, os.getuid()))
-    else:
-        print("Nothing like that; natsup log shows everything.")
+    except KeyboardInterrupt:
+        if not options.follow:
+            raise
+    finally:
+        follower.close()
     return 0
 
 
-def _choose(
-    entries: Iterable[Entry],
-    ports: frozenset[Port] | None,
-    since: float | None,
-    last: int | None,
-) -> deque[Entry]:
-    return deque(
-        (
-            entry
-            for entry in entries
-            if (ports is None or entry.event.port in ports)
-            and (since is None or entry.time >= since)
-        ),
-        maxlen=last,
-    )
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be shown; None: whatever it is."""
+
+    ports: frozenset[Port] | None
+    since: float | None  # wall clock
+    program: str | None  # the name of one, or of a session, or of what that runs
+
+    @property
+    def some(self) -> bool:
+        return (self.ports, self.since, self.program) != (None, None, None)
+
+    def has(self, entry: Entry) -> bool:
+        ran = entry.command[0].rpartition("/")[2] if entry.command else ""
+        names = (chronicle.program_of(entry), ran, entry.session)
+        return (
+            (self.ports is None or entry.event.port in self.ports)
+            and (self.since is None or entry.time >= self.since)
+            and (self.program is None or self.program in names)
+        )
+
+
+def _print(entries: Collection[Entry], *, as_json: bool) -> None:
+    if as_json:
+        for entry in entries:
+            print(json.dumps(chronicle.as_json(entry)))
+    elif entries:
+        console = screen.console()
+        if console is None:
+            screen.show(chronicle.as_text(entries))
+        else:
+            paper = tables.Paper(console, utf8=screen.utf8(os.environ))
+            console.print(tables.of_entries(paper, entries))
+
+
+def _follow(directory: Path, follower: Follower, wanted: Wanted, *, as_json: bool) -> int:
+    """Until somebody stops it. Raises OSError."""
+    try:
+        changes = watching.Changes(directory)
+    except OSError as error:
+        return complain(watching.none_left(directory, error))
+    try:
+        with watching.waiting(changes) as waits:
+            while True:
+                _print(list(filter(wanted.has, follower.entries())), as_json=as_json)
+                sys.stdout.flush()
+                waits.wait(None)
+    finally:
+        changes.close()
 
 
 def _nothing(directory: Path, uid: int) -> str:
@@ -87,7 +132,7 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no number of lines; give 1 or more")
 
 
-def _ports(text: str) -> frozenset[Port]:
+def ports(text: str) -> frozenset[Port]:
     first, slash, second = text.lower().partition("/")
     number, protocol = (second, first) if first in ("tcp", "udp") else (first, second)
     if not number.isdecimal() or not 0 < int(number) < 65536 or (slash and not protocol):

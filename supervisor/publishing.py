@@ -38,7 +38,7 @@ from natsup.supervisor.wishes import Wishes
 
 log = logging.getLogger("natsup.session")
 
-_LOOK_AT_CALLER_SECONDS = 0.05
+_LOOK_AT_CALLER_SECONDS, _LOOK_AT_ONCE = 0.05, 100
 _EPHEMERAL_TRIES = 8
 
 
@@ -125,9 +125,10 @@ class Publisher:
         Until cancelled. One task for all, because a thousand may wait."""
         while True:
             await self._busy.wait()
-            await trio.sleep(_LOOK_AT_CALLER_SECONDS)
-            for call, held in self._held.items():
-                if not (call.answered or self._listener.valid(call.notification)):
+            for number, held in enumerate(list(self._held.values())):
+                if number % _LOOK_AT_ONCE == 0:
+                    await trio.sleep(_LOOK_AT_CALLER_SECONDS)
+                if not (held.call.answered or self._listener.valid(held.call.notification)):
                     held.scope.cancel()
 
     async def _publish(self, call: Call) -> None:
@@ -242,7 +243,8 @@ class Publisher:
         session also wait for the search for a gateway."""
         if not searched:
             return Ignored("the search for a router goes on")
-        return await wish.outcome(round(max(0.0, until - trio.current_time()), 3))
+        left = round(max(0.0, until - trio.current_time()), 3)
+        return await wish.outcome(left, telling=left >= self._settings["timeout"] / 2)
 
     def _bind(self, call: Call, reservation: Reservation, port: Port, wish: Wish | Wishes) -> None:
         """Bind on behalf of the program and tell it. No checkpoint, no way out in between."""

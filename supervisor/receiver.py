@@ -298,7 +298,8 @@ class Receiver:
             "unseen",
             logging.INFO,
             "the kernel does not let natsup copy the program's sockets (pidfd_getfd): binds are"
-            " left to it, and published for what it makes of them",
+            " left to it, and published for what it makes of them; give natsup CAP_SYS_PTRACE"
+            " (docker: --cap-add SYS_PTRACE), or allow pidfd_getfd where it is forbidden",
         )
         return self._take(notification, tid, fd, None, kind, address, verdict)
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterable
 
 from natsup.state.journal import SessionRecord, default_directory, read, sessions
+from natsup.state.report import printable
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.page import VERSION
 
-_SECONDS = 20.0  # for a supervisor to be there again
+_SECONDS = 30.0  # for a supervisor to be there again, which lets hooks end first
 _NAME = "natsup\n"
 
 
@@ -23,18 +24,31 @@ def command(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """The command line's part. Returns the exit status."""
     parser.add_argument("session", nargs="?", help="its name or pid, by natsup status [all]")
     wanted = parser.parse_args(words).session
+    try:
+        chosen = running(wanted)
+    except NotRunning as error:
+        return complain(str(error))
+    if not chosen:
+        print("No session is running.")
+    return max([_restart(session) for session in chosen], default=0)
+
+
+class NotRunning(Exception):
+    """No such session, for a reason that it tells."""
+
+
+def running(wanted: str | None) -> list[SessionRecord]:
+    """This user's sessions that a word on the command line means; None: all. Raises NotRunning."""
     directory = default_directory(os.environ, os.getuid())
     try:
         living = [session for session in sessions(directory) if session.alive]
     except OSError as error:
         reason = f"the state folder {directory} cannot be read: {error.strerror}"
-        return complain(f"{reason}; {SEE_FOLDER}")
+        raise NotRunning(f"{reason}; {SEE_FOLDER}") from error
     chosen = choose(living, wanted)
     if wanted is not None and not chosen:
-        return complain(f"no session {wanted!r} is running; natsup status lists them")
-    if not chosen:
-        print("No session is running.")
-    return max([_restart(session) for session in chosen], default=0)
+        raise NotRunning(f"no session {wanted!r} is running; natsup status lists them")
+    return chosen
 
 
 def choose(living: Iterable[SessionRecord], wanted: str | None) -> list[SessionRecord]:
@@ -47,7 +61,7 @@ def choose(living: Iterable[SessionRecord], wanted: str | None) -> list[SessionR
 
 
 def _restart(session: SessionRecord) -> int:
-    name = f"{session.header.command[0].rpartition('/')[2]} (session {session.header.session})"
+    name = name_of(session)
     if session.page != VERSION:
         return complain(f"{name}: begun by another version of natsup, which goes on with it")
     try:
@@ -74,6 +88,12 @@ def _restart(session: SessionRecord) -> int:
     finally:
         os.close(pidfd)
     return complain(f"{name}: nothing has come of it within {_SECONDS:.0f} s; see its log")
+
+
+def name_of(session: SessionRecord) -> str:
+    """For people."""
+    program = session.header.command[0].rpartition("/")[2]
+    return f"{printable(program)} (session {session.header.session})"
 
 
 def _begun(session: SessionRecord) -> int:

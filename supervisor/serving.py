@@ -32,6 +32,7 @@ from natsup.supervisor.listener import Listener
 from natsup.supervisor.mirror import Mirror
 from natsup.supervisor.neighbours import Announcements
 from natsup.supervisor.options import Settings
+from natsup.supervisor.orders import Orders
 from natsup.supervisor.page import Page
 from natsup.supervisor.pinholes import Pinholes
 from natsup.supervisor.publishing import Publisher
@@ -171,6 +172,9 @@ class Session:
             for _ in range(2)
         )
         self._pinholes = Pinholes(settings, self._pinhole_keeper, lambda: secret(folder))
+        self._orders = Orders(
+            session, lambda port: self._pinhole_keeper if port.ipv6 else self._keeper
+        )
         self._finder = Finder(
             settings,
             self._keeper,
@@ -261,6 +265,7 @@ class Session:
             points.reached("adopt")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._begin_anew_when_told, publisher)
+            nursery.start_soon(self._orders.run)
             nursery.start_soon(self._take_calls, publisher, nursery)
             nursery.start_soon(publisher.watch_callers)
             if not self._settings["dry_run"]:
@@ -352,6 +357,7 @@ class Session:
 
     async def _begin_anew(self, publisher: Publisher) -> None:
         log.info("beginning anew")
+        await self._telling.close()
         with trio.move_on_after(_FINISH_CALLS_SECONDS):
             await publisher.idle()
         await self._history.close(_WRITE_UP_SECONDS)

@@ -39,10 +39,15 @@ def ends_everything() -> bool:
         return True
     if os.getppid() != 1 or not {"INVOCATION_ID", "NOTIFY_SOCKET"}.isdisjoint(os.environ):
         return False
+    return not first_processes()
+
+
+def first_processes() -> bool:
+    """Are this process's numbers the machine's, and not those of a container or sandbox?"""
     try:
-        return os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE
+        return os.readlink("/proc/self/ns/pid") == _FIRST_PID_NAMESPACE
     except OSError:
-        return False
+        return True
 
 
 def _may_trace() -> bool:

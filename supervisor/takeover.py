@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -163,20 +163,23 @@ def _chosen_ports() -> tuple[int, int]:
 
 def lives(record: SocketRecord) -> bool:
     """Is a socket there that a journal names, on the port that it names? It may block."""
-    return _lives(record) or _lives(record)  # see `diag.dump`
-
-
-def _lives(record: SocketRecord) -> bool:
     port = _port(record)
+    wanted = (port.number, record.inode)
+
+    def keys(found: diag.Diag) -> Iterator[tuple[int, int]]:
+        yield found.port, found.inode
+
     with contextlib.suppress(OSError):
         if rtnetlink.avoided():
-            listed = closings.listed(record.domain, port.protocol)
-            return listed.get(record.inode) == (bytes.fromhex(record.address), port.number)
-        for found in diag.dump(record.domain, KERNEL_PROTOCOLS[port.protocol], port=port.number):
-            if (found.port, found.inode) == (port.number, record.inode):
-                return record.cookie in (found.cookie, -found.inode) or (
-                    record.protocol == IPPROTO_MPTCP  # its listing has the subflow's cookie
-                )
+            shown = closings.listed(record.domain, port.protocol)
+            return shown.get(record.inode) == (bytes.fromhex(record.address), port.number)
+        protocol = KERNEL_PROTOCOLS[port.protocol]
+        for found in diag.find(
+            record.domain, protocol, {wanted}, keys, ports=[port.number]
+        ).values():
+            return record.cookie in (found.cookie, -found.inode) or (
+                record.protocol == IPPROTO_MPTCP  # its listing has the subflow's cookie
+            )
     return False
 
 

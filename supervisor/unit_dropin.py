@@ -90,8 +90,9 @@ def _kind(service: Service, here: Here) -> _Kind:
 def _manners(service: Service, here: Here, kind: _Kind) -> list[str]:
     """How systemd is to treat the processes."""
     lines = []
-    # By "process" and "none" what is left goes on. Else it is killed: by "mixed" at once, and by
-    # "control-group" has been seen to be before the router had answered.
+    # By "process" and "none" what is left goes on. Else it is killed: by "mixed" as soon as the
+    # main process has ended, by both together with a program that does not stop in time. Then
+    # this removes what the dead session left.
     waits = kind.kill_mode in ("mixed", "control-group")
     # The first process of a forking service ends at once, and natsup's with it.
     if kind.as_parent and kind.type != "forking":

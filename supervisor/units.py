@@ -1,4 +1,5 @@
-"""`natsup unit`: a systemd service that exists is made to run under natsup, by a drop-in."""
+"""`natsup unit`: a systemd service that exists is made to run under natsup, by a drop-in; and a
+timer for `natsup clean`."""
 
 import argparse
 import contextlib
@@ -13,6 +14,8 @@ from natsup.supervisor.options import BadOption, Help, help_text, parse
 from natsup.supervisor.unit_dropin import NothingToDo, Obstructed, drop_in
 from natsup.supervisor.unit_file import BadUnit, read
 from natsup.supervisor.unit_sandbox import Here
+from natsup.supervisor.unit_timer import SERVICE, TIMER
+from natsup.supervisor.unit_timer import units as timer_units
 
 _DESCRIPTION = (
     "Prints the drop-in by which a systemd service runs under natsup, or installs it. Options of"
@@ -30,8 +33,16 @@ class _Failed(Exception):
 def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     """Run the command. ``parser`` has no arguments yet. Returns the exit status."""
     parser.description = _DESCRIPTION
-    parser.usage = "natsup unit NAME [--install | --remove] [--user] [-- EXEC-OPTION...]"
-    parser.add_argument("name", metavar="NAME", help="the service, such as rtorrent.service")
+    parser.usage = (
+        "natsup unit NAME [--install | --remove] [--user] [-- EXEC-OPTION...]\n"
+        "       natsup unit --clean-timer [--install | --remove] [--user]"
+    )
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="the service, such as rtorrent.service"
+    )
+    parser.add_argument(
+        "--clean-timer", action="store_true", help="instead: have natsup clean run hourly"
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--install", action="store_true", help="write it, and have systemd read it")
     what.add_argument("--remove", action="store_true", help="take it away again")
@@ -48,8 +59,15 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         at = own.index("--")
         own, exec_options = own[:at], own[at + 1 :]
     given = parser.parse_args(own)
-    name = given.name if "." in given.name else f"{given.name}.service"
+    if given.clean_timer == (given.name is not None):
+        parser.error("either the NAME of a service or --clean-timer")
+    name = given.name or TIMER
+    name = name if "." in name else f"{name}.service"
     try:
+        if given.clean_timer:
+            if given.files or exec_options:
+                raise _Failed("--clean-timer takes no unit to read and no options of natsup exec")
+            return _timer(install=given.install, remove=given.remove, user=given.user)
         if not name.endswith(".service") or "/" in name:
             raise _Failed(f"{name} is no service")
         if given.remove:
@@ -137,44 +155,79 @@ def _package_folders() -> list[str]:
     return [str(Path(__file__).resolve().parent.parent)]
 
 
-def _folder(name: str, *, user: bool) -> Path:
+def _folder(*, user: bool) -> Path:
+    """Where an administrator's units are, or a person's own."""
     if not user:
-        return Path("/etc/systemd/system") / f"{name}.d"
+        return Path("/etc/systemd/system")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return Path(config) / "systemd/user" / f"{name}.d"
+    return Path(config) / "systemd/user"
+
+
+def _timer(*, install: bool, remove: bool, user: bool) -> int:
+    made = timer_units(_here(user=user).natsup)
+    folder = _folder(user=user)
+    if install:
+        for name, text in made.items():
+            _write(folder / name, f"{_MARK}\n{text}")
+        _systemctl("daemon-reload", user=user)
+        _systemctl("enable", "--now", TIMER, user=user)
+        print(f"{folder / TIMER} and {SERVICE} are written, and the timer runs.")
+    elif remove:
+        there = [folder / name for name in made if (folder / name).exists()]
+        if not there:
+            raise _Failed(f"there is no {folder / TIMER}")
+        for path in there:
+            _expect_ours(path)
+        _systemctl("disable", "--now", TIMER, user=user)
+        for path in there:
+            _take_away(path)
+        _systemctl("daemon-reload", user=user)
+        print(f"{folder / TIMER} and {SERVICE} are removed.")
+    else:
+        shown = (f"# {folder / name}\n{_MARK}\n{text}" for name, text in made.items())
+        print("\n".join(shown), end="")
+    return 0
 
 
 def _install(name: str, text: str, *, user: bool) -> int:
-    path = _folder(name, user=user) / _FILE
-    try:
-        _expect_ours(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.with_name(f".{_FILE}.new")
-        new.write_text(text, errors="surrogateescape")
-        new.chmod(0o644)
-        new.replace(path)
-    except OSError as error:
-        raise _Failed(f"{path} cannot be written: {error.strerror}") from None
+    path = _folder(user=user) / f"{name}.d" / _FILE
+    _write(path, text)
     _systemctl("daemon-reload", user=user)
     print(f"{path} is written. It counts from the next start on:")
     print(f"  systemctl {'--user ' * user}restart {name}")
     return 0
 
 
+def _write(path: Path, text: str) -> None:
+    try:
+        _expect_ours(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(text, errors="surrogateescape")
+        new.chmod(0o644)
+        new.replace(path)
+    except OSError as error:
+        raise _Failed(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _remove(name: str, *, user: bool) -> int:
-    path = _folder(name, user=user) / _FILE
+    path = _folder(user=user) / f"{name}.d" / _FILE
+    _take_away(path)
+    with contextlib.suppress(OSError):  # there are others in it
+        path.parent.rmdir()
+    _systemctl("daemon-reload", user=user)
+    print(f"{path} is removed. The service runs without natsup from its next start on.")
+    return 0
+
+
+def _take_away(path: Path) -> None:
     try:
         _expect_ours(path)
         path.unlink()
-        with contextlib.suppress(OSError):  # there are others in it
-            path.parent.rmdir()
     except FileNotFoundError:
         raise _Failed(f"there is no {path}") from None
     except OSError as error:
         raise _Failed(f"{path} cannot be removed: {error.strerror}") from None
-    _systemctl("daemon-reload", user=user)
-    print(f"{path} is removed. The service runs without natsup from its next start on.")
-    return 0
 
 
 def _expect_ours(path: Path) -> None:

@@ -1,6 +1,7 @@
 """What one call wishes for, by IPv4 and IPv6, as one wish."""
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 
 import trio
@@ -27,7 +28,7 @@ class Dormant:
         trace: TracebackType | None,
     ) -> None: ...
 
-    async def outcome(self, budget: float) -> Outcome:
+    async def outcome(self, budget: float, *, telling: bool = True) -> Outcome:
         """See `Wish.outcome`."""
         return Ignored("there is no IPv6 here")
 
@@ -59,14 +60,14 @@ class Wishes:
         if self._mapping is not None:
             self._mapping.__exit__(kind, error, trace)
 
-    async def outcome(self, budget: float) -> Outcome:
+    async def outcome(self, budget: float, *, telling: bool = True) -> Outcome:
         """What the router makes of the mapping, where there is one; what it makes of the pinhole
         changes nothing for the call. Both have ``budget`` seconds, and have them together."""
         if self._mapping is None:
-            return await self._pinhole.outcome(budget)
+            return await self._pinhole.outcome(budget, telling=telling)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pinhole.outcome, budget)
-            outcome = await self._mapping.outcome(budget)
+            nursery.start_soon(partial(self._pinhole.outcome, budget, telling=telling))
+            outcome = await self._mapping.outcome(budget, telling=telling)
             if isinstance(outcome, Conflict):
                 nursery.cancel_scope.cancel()
         return outcome

@@ -29,6 +29,11 @@ _SETPRIV = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 def as_nobody() -> list[str]:
     """What to put before a command that runs natsup."""
+    return [*for_everybody(), *_SETPRIV]
+
+
+def for_everybody() -> list[str]:
+    """What to put before a command that lets another user run natsup."""
     project = Path(__file__).resolve().parent.parent
     needed = {Path(sys.base_prefix), Path(sys.prefix), project}
     covers: dict[Path, set[str]] = {}
@@ -40,7 +45,7 @@ def as_nobody() -> list[str]:
     command = ["unshare", "--mount"] if covers else []
     for closed, names in covers.items():
         command += ["sh", "-c", _UNCOVER, "sh", str(closed), *sorted(names), "--"]
-    return [*command, *_SETPRIV]
+    return command
 
 
 def _open(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
+from natsup.state.ledger import Policy
 from tests.kernel import held
 from tests.kernel.sequences import NAMED, Step, sequences
 from tests.kernel.twins import Namespaces, Twins, namespaces, under_natsup, wait_for
@@ -221,15 +222,18 @@ def one_session_gets_the_port(folder: Path, *, rounds: int = 20) -> list[str]:
 def a_port_is_handed_on(
     folder: Path, fault: str | None = None, *words: str, times: int = 1000
 ) -> list[str]:
-    """Closed and bound again at once, many times: it is mapped at the end, and was all the time."""
+    """Closed and bound again at once, many times: it is mapped at the end, and was all the time,
+    unless the machine was too busy to carry on within the time that a mapping lingers."""
     with namespaces(folder) as net:
         program = under_natsup(net, held.__file__, *_GENEROUS, *words, fault=fault)
-        program.tell({"do": "again", "port": _PORT, "times": times})
-        numbers = program.answer(60 + times / 50)
-        found = [] if numbers == [0] else [f"errnos {numbers}"]
+        linger = Policy().linger
+        program.tell({"do": "again", "port": _PORT, "times": times, "pause": linger})
+        said = program.answer(60 + times / 50)
+        found = [] if said["errnos"] == [0] else [f"errnos {said['errnos']}"]
         told = [line for line in net.told().splitlines() if line.startswith(f"tcp/{_PORT} →")]
-        if len(told) != 1 or net.mapped() != [f"tcp/{_PORT}"]:
-            found.append(f"the router was told: {told}")
+        added = sum(not line.endswith("removed") for line in told)
+        if not 1 <= added <= 1 + said["late"] or net.mapped() != [f"tcp/{_PORT}"]:
+            found.append(f"late {said['late']} times, and the router was told: {told}")
         return found + _ends_clean(net, program.end)
 
 

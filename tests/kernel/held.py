@@ -6,6 +6,7 @@ library alone.
 
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -207,17 +208,20 @@ def bound_twice(port: int, other: int) -> list[int]:
     return sorted(found)
 
 
-def again(port: int, times: int) -> list[int]:
-    """Bind, listen, close, at once again; the last one stays. The errnos that came."""
-    found = set()
+def again(port: int, times: int, pause: float) -> dict[str, Any]:
+    """Bind, listen, close, at once again; the last one stays. The errnos that came, and how often
+    it took longer than ``pause`` seconds from a close() until the port was bound again."""
+    found, late, closed = set(), 0, math.inf
     for number in range(times):
         sock = socket.socket()
         found.add(_bind(sock.fileno(), _address(port)))
+        late += time.monotonic() - closed > pause
         sock.listen()
         if number < times - 1:
+            closed = time.monotonic()
             sock.close()
     _kept.append(sock)
-    return sorted(found)
+    return {"errnos": sorted(found), "late": late}
 
 
 def let_go() -> None:

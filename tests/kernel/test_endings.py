@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from natsup.state.model import Port, Protocol
+from natsup.supervisor import diag
 from natsup.supervisor.abi import IPPROTO_MPTCP
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.closings import Closings, look, read_table
@@ -282,6 +283,23 @@ def test_inet_diag_answers_at_once_where_no_state_is_asked_for() -> None:
         assert list(dump(socket.AF_INET, socket.IPPROTO_TCP, 0)) == []
         assert list(dump(socket.AF_INET, socket.IPPROTO_TCP))
         assert available()
+
+
+def test_what_one_listing_passes_over_is_looked_for_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def one(number: int) -> diag.Diag:
+        return diag.Diag(number, number, 7000, 0, 10, bytes(16), None)
+
+    listings = [[one(1)], [one(2), one(3)], [one(1), one(2)]]
+    monkeypatch.setattr(diag, "dump", lambda *_, **__: listings.pop(0))
+
+    def find(*cookies: int) -> set[object]:
+        return set(diag.find(2, 6, set(cookies), lambda found: [found.cookie]))
+
+    assert find(1, 2, 4) == {1, 2}
+    assert find(1, 2) == {1, 2}
+    assert listings == []  # nothing was missing: one was enough
 
 
 def test_inet_diag_refuses_what_the_kernel_lacks() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ PATIENT = ("--timeout", "10", "--startup-timeout", "10")
 class Program:
     """Python under `natsup exec` on a host of the lab.
 
-    ``words``: options of `natsup exec`; ``prefix``: a command that runs it, for another user, say.
+    ``words``: options of `natsup exec`; ``prefix``: a command that runs it, for another user, say;
+    ``within``: makes of all this the command that runs it, in a container, say.
     A bind() waits for the router as long as it must: who looks at what a short budget does gives
     one. With that of a person a busy machine would let ports be mapped after their bind().
     """
@@ -53,6 +54,8 @@ class Program:
         host: str = "lan1",
         prefix: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        within: Callable[[list[str]], list[str]] = list,
+        stderr: int | None = None,
     ) -> None:
         self.state = folder / f"state-{host}"
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
@@ -61,9 +64,12 @@ class Program:
         self._host = host
         self.process = lab.popen(
             host,
-            [*prefix, NATSUP, "exec", *PATIENT, *words, "--", sys.executable, "-c", _SOURCE],
+            within(
+                [*prefix, NATSUP, "exec", *PATIENT, *words, "--", sys.executable, "-c", _SOURCE]
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env=self.environ,
             pass_fds=pass_fds,

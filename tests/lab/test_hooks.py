@@ -1,5 +1,6 @@
 """Hooks and --events, with a real router."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import LAN1, LAN2, OUTSIDE, Lab
-from tests.lab.program import Program
+from tests.lab.program import NATSUP, Program
 
 _TELL = (
     'echo "$NATSUP_EVENT $NATSUP_PROTOCOL $NATSUP_PORT $NATSUP_EXTERNAL_ADDRESS'
@@ -100,7 +101,7 @@ def _lives(pid: int) -> bool:
 
 def test_what_a_command_gets_and_how_it_ends(lab: Lab, tmp_path: Path) -> None:
     """No signal is ignored that a shell would not have, and no descriptor is natsup's."""
-    look = "grep SigIgn /proc/self/status; ls -l /proc/self/fd; kill -9 $$"
+    look = "grep -e SigIgn -e Seccomp: /proc/self/status; ls -l /proc/self/fd; kill -9 $$"
     program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", look, "--on-released", "exit 3")
     assert program.bind("s", 7000) is None
     lab.wait_for(lambda: "--on-mapped for tcp/7000 was killed by signal 9" in program.log())
@@ -108,10 +109,73 @@ def test_what_a_command_gets_and_how_it_ends(lab: Lab, tmp_path: Path) -> None:
     ignored = re.search(r"SigIgn:\?(\w+)", text)
     assert ignored is not None
     assert int(ignored[1], 16) & ~_OF_GLIBC == 0
+    own = re.search(r"Seccomp:\s(\d)", Path("/proc/self/status").read_text())
+    outside = re.search(r"Seccomp:\?(\d)", text)
+    assert own is not None
+    assert outside is not None
+    assert outside[1] == own[1]  # no filter of natsup's
     opened = [line for line in text.splitlines() if " -> " in line]
     assert len(opened) == 4  # 0, 1, 2, and ls's own
     program.do("s.close()")
     lab.wait_for(lambda: "--on-released for tcp/7000 ended with status 3" in program.log())
+
+
+@pytest.mark.parametrize("layout", [[], ["--as-parent"]])
+def test_they_survive_supervisors(lab: Lab, tmp_path: Path, layout: list[str]) -> None:
+    """What happens while there is none is told by the next one, and nothing is told twice."""
+    told = tmp_path / "told"
+    command = f'sleep 1; echo "$NATSUP_EVENT $NATSUP_PORT" >> {told}'
+    program = Program(lab, tmp_path, *layout, *_PATIENT, *hooks(command))
+
+    def expect(*more: str) -> None:
+        expected.extend(more)
+        lab.wait_for(lambda: len(lines(told)) >= len(expected))
+        assert sorted(lines(told)) == sorted(expected), program.log()
+
+    expected: list[str] = []
+    assert program.bind("s", 7000) is None
+    before = program.supervisor()
+    os.kill(before, signal.SIGKILL)  # while the first command runs
+    program.do("s.close()")
+    assert program.bind("t", 7001) is None
+    expect("mapped 7000", "removed 7000", "mapped 7001")
+    after = program.supervisor()
+    assert after != before
+    assert program.bind("u", 7002) is None
+    done = lab.run("lan1", [NATSUP, "restart"], env=program.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert program.supervisor() == after
+    assert len(lines(told)) == len(expected) + 1  # it has waited for the command
+    expect("mapped 7002")
+    assert not [child for child in children(after) if not _lives(child)]
+    program.do("t.close()")
+    expect("removed 7001")
+    program.tell("os._exit(0)")
+    expect("removed 7002")
+
+
+def children(pid: int) -> list[int]:
+    """Also those that have ended, and that nobody has waited for."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = stat.read_text().rpartition(") ")[2].split()[1]
+            found += [int(stat.parent.name)] * (int(parent) == pid)
+    return found
+
+
+def test_one_that_hangs_does_not_outlive_its_limit_without_a_supervisor(
+    lab: Lab, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    hang = f"trap '' TERM; sleep 1000 & echo $$ $! > {pids}; wait"
+    program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", hang)
+    assert program.bind("s", 7000) is None
+    lab.wait_for(lambda: bool(lines(pids)))
+    os.kill(program.supervisor(), signal.SIGKILL)
+    hung = [int(pid) for pid in pids.read_text().split()]
+    assert all(map(_lives, hung))
+    lab.wait_for(lambda: not any(map(_lives, hung)))
 
 
 def read_all(fd: int) -> list[dict[str, Any]]:
@@ -158,8 +222,8 @@ def test_events_on_a_socket_that_comes_and_goes(lab: Lab, tmp_path: Path) -> Non
             reader, _ = server.accept()
             reader.settimeout(20)
             with reader, reader.makefile("rb") as file:
-                entry = json.loads(next(line for line in file if b'"mapped"' in line))
-            assert (entry["what"], entry["port"]) == ("mapped", number)
+                told = map(json.loads, file)  # the last of those before may have been left, too
+                assert any((e["what"], e["port"]) == ("mapped", number) for e in told)
         path.unlink()
         # The first one that nobody reads may be written still.
         for other in (number + 100, number + 200):

@@ -1,6 +1,7 @@
 """What natsup needs is not to be had: the program's binds go on, and the log has one line of it."""
 
 import contextlib
+import errno
 import os
 import resource
 import shutil
@@ -27,6 +28,27 @@ rules.add_rule(pyseccomp.ERRNO(errno.ENOLCK), "flock")
 rules.load()
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+
+
+# What makes descriptors, and what else it takes to look into a program: natsup's use of them
+_MAKING = "openat,socket,eventfd2,timerfd_create,pidfd_open,pidfd_getfd,process_vm_readv"
+
+
+@contextlib.contextmanager
+def without(lab: Lab, pid: int, error: str) -> Iterator[None]:
+    """While the block lasts, this error is all that a process gets of those calls: strace(1)."""
+    inject = f"inject={_MAKING}:error={error}"
+    command = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", inject, "-p", str(pid)]
+    strace = lab.popen("lan1", command)
+
+    def traced() -> bool:
+        threads = Path(f"/proc/{pid}/task").glob("*/status")
+        return all("TracerPid:\t0\n" not in thread.read_text() for thread in threads)
+
+    lab.wait_for(traced)
+    yield
+    strace.terminate()
+    strace.wait()
 
 
 def limit(pid: int, what: int, most: int) -> None:
@@ -62,6 +84,28 @@ def test_without_descriptors_binds_pass_until_there_are_some(lab: Lab, tmp_path:
         " them: Too many open files"
     ]
     limit(supervisor, _NOFILE, 1000)
+    assert program.bind("u", 7010) is None
+    lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1, "tcp/7010": LAN1})
+    assert program.supervisor() == supervisor
+
+
+@pytest.mark.parametrize("error", ["ENFILE", "ENOMEM"])
+def test_where_the_kernel_lacks_something_binds_pass_until_it_has_it_again(
+    lab: Lab, tmp_path: Path, error: str
+) -> None:
+    """Its table of open files is full, for one."""
+    program = Program(lab, tmp_path)
+    assert program.bind("s", 7000) is None
+    supervisor = program.supervisor()
+    with without(lab, supervisor, error):
+        for number in range(5):
+            assert program.bind(f"t{number}", 7001 + number) is None
+        assert program.bind("again", 7001) == "EADDRINUSE"
+        program.do("t0.close()")
+    assert warnings(program.log()) == [
+        "binds pass, and are not published, for as long as natsup lacks what it takes to look at"
+        f" them: {os.strerror(getattr(errno, error))}"
+    ]
     assert program.bind("u", 7010) is None
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1, "tcp/7010": LAN1})
     assert program.supervisor() == supervisor

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.twins import wrong
 from tests.lab.cast import state
 from tests.lab.lab import LAN1, LAN1_6, Lab
 from tests.lab.program import NATSUP, Program
@@ -53,6 +54,21 @@ def kill_supervisor(lab: Lab, program: Program) -> int:
     os.kill(before, signal.SIGKILL)
     lab.wait_for(lambda: program.supervisor() != before)
     return program.supervisor()
+
+
+def test_when_no_supervisor_is_started_any_more_the_log_says_so(lab: Lab, start: Start) -> None:
+    program = start(**wrong("ends_again_and_again"))
+    assert program.bind("s", 7000) is None
+    os.kill(program.supervisor(), signal.SIGKILL)
+    lab.wait_for(lambda: "is not started any more" in program.log())
+    assert program.bind("t", 7001) is None
+    assert lab.table() == {"tcp/7000": LAN1}
+    lines = [line for line in program.log().splitlines() if " ERROR " in line]
+    assert len(lines) == 1
+    (journal,) = program.state.glob("sessions/*.jsonl")
+    assert lines[0].endswith(f"[{journal.stem}]")
+    program.process.communicate(timeout=20)  # it ends with its input
+    lab.wait_for(lambda: lab.table() == {})
 
 
 def test_another_supervisor_takes_the_place_of_a_dead_one(lab: Lab, start: Start) -> None:

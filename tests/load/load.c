@@ -1,7 +1,8 @@
 /* Binds in great numbers, and says what came of it, on lines of JSON:
  *
  *     load bomb PROCESSES BINDS FIRST   processes that each bind and close so many ports, one by one
- *     load threads THREADS FIRST        threads that bind a port each, all at once, and keep it
+ *     load threads THREADS FIRST        threads that bind a port each, all at once, and keep it;
+ *                                       FIRST 0: one that natsup lets pass
  *     load held SOCKETS FIRST           sockets that are bound by eight threads, and kept
  *     load soak FIRST                   a few sockets, bound and closed again, until a line comes
  *     load passed                       binds that natsup lets pass, until a line comes
@@ -117,7 +118,7 @@ static void *one_thread(void *number)
     int n = (int)(long)number;
 
     pthread_barrier_wait(&barrier);
-    socks[n] = bind_port(n, first + n, INADDR_ANY);
+    socks[n] = first ? bind_port(n, first + n, INADDR_ANY) : bind_port(n, 0, INADDR_LOOPBACK);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests import apart
@@ -14,6 +15,8 @@ _LOADS: list[Callable[[House], Row]] = [
     lambda house: scenarios.bomb(house, 200, 50),
     lambda house: scenarios.threads(house, 1000),
     lambda house: scenarios.threads(house, 2000),
+    lambda house: scenarios.passed_threads(house, 1000),
+    *(partial(scenarios.killed, count=count) for count in (100, 1000, 10_000)),
     lambda house: scenarios.held(house, 10_000),
 ]
 _WARM = 60.0  # seconds
@@ -26,7 +29,7 @@ def main(words: list[str]) -> None:
         loads = [lambda house: scenarios.soak(house, seconds, min(_WARM, seconds))]
     apart.own_network()
     print(Row.HEADINGS)
-    print("|" + "---|" * 7)
+    print("|" + "---|" * Row.HEADINGS.count(" |"))
     with tempfile.TemporaryDirectory() as name, Lab(Path(name)) as lab:
         house = House(lab, Path(name))
         for load in loads:

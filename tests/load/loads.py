@@ -14,6 +14,7 @@ from tests.lab.lab import LAN1, Lab
 from tests.lab.program import NATSUP
 
 _SOURCE = Path(__file__).with_name("load.c")
+_SPENT = "*/schedstat"  # of each thread, in nanoseconds: Documentation/scheduler/sched-stats.rst
 FIRST = 20000  # the first port of all that load binds; the kernel chooses others
 
 
@@ -24,13 +25,18 @@ class Footprint:
     memory: int  # bytes that are resident, of the supervisor alone
     descriptors: int
     threads: int
+    processor: float  # seconds that the supervisor has had of one so far
+    held_up: float  # seconds that it has waited for one, because others had them
 
     @classmethod
     def of(cls, supervisor: int, guard: int) -> "Footprint":
         lines = Path(f"/proc/{supervisor}/status").read_text().splitlines()
         values = {line.split(":")[0]: line.split()[1] for line in lines if len(line.split()) > 1}
         files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (supervisor, guard))
-        return cls(int(values["VmRSS"]) * 1024, files, int(values["Threads"]))
+        spent = [path.read_text().split() for path in Path(f"/proc/{supervisor}/task").glob(_SPENT)]
+        processor, held_up = (sum(int(one[n]) for one in spent) / 1e9 for n in (0, 1))
+        memory = int(values["VmRSS"]) * 1024
+        return cls(memory, files, int(values["Threads"]), processor, held_up)
 
 
 def build(folder: Path) -> str:

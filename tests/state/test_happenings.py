@@ -73,6 +73,20 @@ class Told:
         return [event.what.value for event in self.events]
 
 
+def test_what_another_supervisor_has_told_is_not_told_again() -> None:
+    told = Told(gateway=False)
+    told.teller.presume_address("203.0.113.1")
+    told.teller.mapped_before(PORT)
+    told.take(told.ledger.restore(PORT, {1}, exists=True, expires=3600.0, reason="", now=told.now))
+    told.take(told.ledger.gateway_found(told.now))
+    assert told.events == []
+    told.take(told.ledger.release(1, told.now))
+    told.events += told.teller.removed(PORT, Removal.GONE, told.now)
+    (event,) = told.events
+    assert (event.what, event.reason) == (What.REMOVED, "its last socket is gone")
+    assert event.external_address == "203.0.113.1"
+
+
 def test_mapped_and_removed_with_who_and_why() -> None:
     told = Told()
     told.bind()
@@ -343,3 +357,19 @@ def test_what_is_remembered_is_bounded() -> None:
             teller.noted(effect, 0.0)
     assert max(len(teller._refused), len(teller._over)) <= 256
     assert teller._records == {}
+
+
+def test_what_the_user_releases_is_told_of_once() -> None:
+    told = Told()
+    told.bind()
+    told.take(told.ledger.give_back(PORT, told.now) or [])
+    told.remove()
+    told.take(told.ledger.give_back(PORT, told.now) or [])  # again
+    assert told.what() == ["mapped", "released", "removed"]
+    assert told.events[-1].reason == "released by hand"
+    told.ask()
+    told.claim(2)
+    told.take(told.ledger.retry(PORT, told.now) or [])
+    told.add(GRANTED)
+    assert told.what()[3:] == ["mapped"]
+    assert {event.caller for event in told.events} == {CALLER}

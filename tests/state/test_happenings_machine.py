@@ -63,6 +63,8 @@ class HappeningsMachine(LedgerMachine):
             last = told[-1].what if told else None
             if entry is None:
                 assert last not in (*FORWARDED, What.NOT_RENEWED)
+            elif entry.released:
+                assert last not in FORWARDED
             elif entry.state is State.MAPPED and entry.claims:
                 assert last in FORWARDED
             elif entry.state in (State.IGNORED, State.CONFLICT) and entry.claims:

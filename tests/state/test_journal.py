@@ -533,3 +533,39 @@ def test_what_was_begun_and_never_read_is_removed(tmp_path: Path) -> None:
     left = sorted(path.stem for path in tmp_path.glob("sessions/*.new"))
     assert left == ["fresh", "held"]
     journal.end(left=False)
+
+
+def test_since_when_a_port_is_in_its_state(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, HEADER, most=100)  # written anew again and again
+    journal.gateway(GATEWAY)
+
+    def since() -> float:
+        return sessions(tmp_path)[0].ports[PORT].since
+
+    for wall, state, begun in (
+        (2000.0, State.PENDING, 2000.0),
+        (2001.0, State.MAPPED, 2001.0),
+        (3800.0, State.MAPPED, 2001.0),  # renewed
+        (3900.0, State.IGNORED, 3900.0),
+        (4000.0, State.MAPPED, 4000.0),
+    ):
+        journal.note(note(state), now=0.0, wall=wall)
+        assert since() == begun
+    fd = journal.fileno()
+    assert fd is not None
+    resumed = Journal.resume([fd])
+    assert resumed is not None
+    resumed[0].note(note(), now=0.0, wall=5000.0)
+    assert since() == 4000.0
+    journal.note(note(State.GONE, exists=False), now=0.0, wall=6000.0)
+    journal.note(note(), now=0.0, wall=7000.0)
+    assert since() == 7000.0
+    journal.end(left=False)
+
+
+def test_a_release_is_written_down(tmp_path: Path) -> None:
+    journal = written(tmp_path)
+    assert not sessions(tmp_path)[0].ports[PORT].released
+    journal.note(replace(note(State.RELEASING), released=True), now=0.0, wall=2000.0)
+    assert sessions(tmp_path)[0].ports[PORT].released
+    journal.end(left=False)

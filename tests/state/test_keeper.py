@@ -489,6 +489,79 @@ async def test_what_nobody_wants_by_its_turn_is_not_asked_for(
     assert not list(keeper._ledger)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+async def test_who_comes_back_before_the_removals_turn_has_the_mapping_as_it_was(
+    autojump_clock: MockClock, keeper: Keeper, others: Others, moved: bool
+) -> None:
+    """A machine is so busy that its removal and the next bind() are seen at the same time. Where
+    there is another router by then, the mapping is made there."""
+    router = Router()
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        assert await wish.outcome(0.5) == GRANTED
+        wish.claim(7)
+    router.delay = 1.0
+    for number in range(20):  # the removal waits behind these
+        with keeper.wish(Port(Protocol.TCP, 7000 + number)) as wish:
+            wish.claim(100 + number)
+    keeper.release(7)
+    await trio.sleep(0.5)
+    assert keeper._ledger._entries[PORT].state is State.RELEASING
+    other = Router()
+    other.location = "http://192.168.77.9/x"
+    if moved:
+        keeper.gateway_found(other)
+    with keeper.wish(PORT) as wish:
+        outcome = await wish.outcome(60)
+        assert isinstance(outcome, Mapped)
+        assert (outcome.lease < 3600) is not moved
+        wish.claim(8)
+    assert PORT in others.announced
+    await trio.sleep(60)
+    asked = [word for word in router.asked if word.endswith(str(PORT))]
+    assert asked == ["add tcp/6881", *(["remove tcp/6881"] if moved else [])]
+    assert ("add tcp/6881" in other.asked) is moved
+    assert keeper._ledger._entries[PORT].state is State.MAPPED
+
+
+async def test_what_nobody_wants_any_more_is_not_looked_for(
+    autojump_clock: MockClock, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router, turn = Router(), trio.Lock()
+
+    async def check(port: Port) -> Outcome:
+        async with turn:
+            await trio.sleep(100)
+            router.asked.append(f"check {port}")
+            return Mapped(0)
+
+    monkeypatch.setattr(router, "check", check)
+    keeper.gateway_found(router)
+    for number in range(20):
+        with keeper.wish(Port(Protocol.TCP, 7000 + number)) as wish:
+            assert await wish.outcome(60) == GRANTED
+            wish.claim(number)
+    await trio.sleep(10)  # the first one is looked for
+    for number in range(20):
+        keeper.release(number)
+    await trio.sleep(10)
+    assert {word.split()[0] for word in router.asked} == {"add", "remove"}
+    assert not list(keeper._ledger)
+
+
+async def test_a_wait_cut_short_does_not_tell_of_silence(
+    autojump_clock: MockClock, keeper: Keeper
+) -> None:
+    """Whoever had to wait long for his own turn leaves the router little time."""
+    router = Router(delay=0.3)
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        assert isinstance(await wish.outcome(0.1, telling=False), Ignored)
+        wish.claim(7)
+    with keeper.wish(Port(Protocol.TCP, 7000)) as wish:
+        assert await wish.outcome(0.5) == GRANTED
+
+
 async def test_a_removal_is_announced_when_its_turn_has_come(
     autojump_clock: MockClock,
     keeper: Keeper,
@@ -555,3 +628,32 @@ async def test_who_waits_for_another_session_does_not_hold_the_router_silent(
             assert await other.outcome(0.1) == GRANTED
         await trio.sleep(0.6)
         assert router.asked[-1] == f"add {PORT}"
+
+
+async def test_what_the_user_releases_is_announced_no_more(
+    autojump_clock: MockClock, keeper: Keeper, others: Others, tmp_path: Path
+) -> None:
+    router = Router(delay=1.0)
+    keeper.gateway_found(router)
+    with keeper.wish(PORT) as wish:
+        await wish.outcome(2)
+        wish.claim(7)
+    assert keeper.give_back(PORT)
+    assert others.announced == set()
+    await keeper.decided(PORT)
+    assert keeper.state(PORT) == (State.RELEASED, "released by hand")
+    with keeper.wish(PORT) as wish:  # another socket of the program's
+        assert await wish.outcome(2) == Ignored("released by hand")
+        wish.claim(8)
+    assert others.announced == set()
+    assert keeper.wanted(PORT)
+    record = sessions(tmp_path)[0].ports[PORT]
+    assert (record.claims, record.exists, record.released) == (2, False, True)
+
+    assert keeper.retry(PORT)
+    assert others.announced == {PORT}
+    await keeper.decided(PORT)
+    assert keeper.state(PORT) == (State.MAPPED, "")
+    assert router.asked == ["add tcp/6881", "remove tcp/6881", "add tcp/6881"]
+    assert not keeper.retry(Port(Protocol.UDP, 1))
+    assert keeper.state(Port(Protocol.UDP, 1)) == (State.GONE, "")

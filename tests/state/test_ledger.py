@@ -7,6 +7,7 @@ import pytest
 
 from natsup.state.ledger import (
     LEASE_ENDED,
+    RELEASED,
     Add,
     Check,
     Entry,
@@ -916,3 +917,96 @@ def test_what_may_have_been_restarted_is_looked_through_a_little_later() -> None
     assert requests(ledger.gateway_found(100.0, delay=3.0)) == []
     assert ledger.next_deadline() == 103.0
     assert requests(ledger.tick(103.0)) == [Check(PORT)]
+
+
+# --- the user ---
+
+
+def test_what_the_user_releases_is_removed_at_once_and_stays_away(ledger: Ledger) -> None:
+    mapped(ledger)
+    assert ledger.give_back(PORT, 1.0) == [
+        Note(PORT, State.RELEASING, "", 3600.0, 1, exists=True, released=True),
+        Remove(PORT),
+    ]
+    released = Note(PORT, State.RELEASED, RELEASED, None, 1, exists=False, released=True)
+    assert ledger.removed(PORT, Removal.GONE, 2.0) == [released]
+    assert ledger.next_deadline() is None
+    for effects in ledger.gateway_found(3.0), ledger.gateway_found(3.0, another=True):
+        assert requests(effects) == []
+    assert ledger.ask(PORT, 4.0) == (Ignored(RELEASED), [])
+    assert requests(ledger.claim(PORT, 2, 4.0)) == []
+    ledger.release(1, 5.0)
+    ledger.release(2, 5.0)
+    assert str(ledger) == f"{PORT} released ({RELEASED})"  # for the program that comes back
+    assert ledger.empty
+
+
+def test_a_release_is_taken_back(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.give_back(PORT, 1.0)
+    ledger.removed(PORT, Removal.GONE, 2.0)
+    effects = ledger.retry(PORT, 3.0)
+    assert effects is not None
+    assert requests(effects) == [Add(PORT, 3600)]
+    ledger.added(PORT, Mapped(3600), 3.0)
+    entry = ledger.entry(PORT)
+    assert entry is not None
+    assert entry.state is State.MAPPED
+
+
+def test_a_release_is_taken_back_while_it_is_removed(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.give_back(PORT, 1.0)
+    assert requests(ledger.retry(PORT, 1.0) or []) == []
+    assert requests(ledger.removed(PORT, Removal.GONE, 2.0)) == [Add(PORT, 3600)]
+
+
+def test_a_release_that_nobody_needs_is_forgotten(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.give_back(PORT, 1.0)
+    ledger.removed(PORT, Removal.GONE, 2.0)
+    ledger.release(1, 5.0)
+    (gone,) = ledger.retry(PORT, 6.0) or []
+    assert isinstance(gone, Note)
+    assert (gone.state, gone.released) == (State.GONE, False)
+
+
+def test_what_is_added_meanwhile_is_removed(ledger: Ledger) -> None:
+    ledger.ask(PORT, 0.0)
+    (note,) = ledger.give_back(PORT, 0.0) or []
+    assert isinstance(note, Note)
+    assert note.released
+    assert requests(ledger.added(PORT, Mapped(3600), 1.0)) == [Remove(PORT)]
+
+
+def test_a_conflict_is_tried_again_at_once(ledger: Ledger) -> None:
+    ledger.ask(PORT, 0.0)
+    ledger.claim(PORT, 1, 0.0)
+    ledger.added(PORT, Conflict("192.168.77.3"), 0.0)
+    effects = ledger.retry(PORT, 1.0)
+    assert effects is not None
+    assert requests(effects) == [Add(PORT, 3600)]
+    assert requests(ledger.retry(PORT, 1.0) or []) == []  # it is under way
+
+
+def test_without_a_router_it_is_released_all_the_same(ledger: Ledger) -> None:
+    mapped(ledger)
+    ledger.gateway_missing("no router")
+    (note,) = ledger.give_back(PORT, 1.0) or []
+    assert isinstance(note, Note)
+    assert (note.exists, note.released) == (True, True)
+    assert requests(ledger.gateway_found(2.0)) == [Remove(PORT)]
+
+
+def test_nobody_has_it(ledger: Ledger) -> None:
+    assert ledger.give_back(PORT, 1.0) is None
+    assert ledger.retry(PORT, 1.0) is None
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_release_outlives_a_ledger(exists: bool) -> None:
+    ledger = Ledger()
+    ledger.restore(PORT, [1], exists=exists, expires=None, reason="", now=0.0, released=True)
+    expected = [Remove(PORT)] if exists else []
+    assert requests(ledger.gateway_found(1.0)) == expected
+    assert ledger.ask(PORT, 2.0)[0] == Ignored(RELEASED)

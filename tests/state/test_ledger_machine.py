@@ -4,7 +4,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from natsup.state.ledger import Add, Check, Effect, Ledger, Note, Policy, Remove, Request, State
+from natsup.state.ledger import (
+    Add,
+    Check,
+    Effect,
+    Leave,
+    Ledger,
+    Note,
+    Policy,
+    Remove,
+    Request,
+    State,
+)
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 
 PORTS = [Port(protocol, number) for protocol in Protocol for number in (7000, 7001)]
@@ -23,9 +34,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.foreign: set[Port] = set()
         self.written: dict[Port, Note] = {}
         self.requests: list[Request] = []
+        self.left: set[Port] = set()  # the checks of these are needless
         self.asks: list[Port] = []
         self.claims: dict[int, Port] = {}
         self.next_claim = 1
+        self.released: set[Port] = set()  # by the user
         self.connected = False
         self.promised: dict[Port, float] = {}  # until when, by the router's last word
         self.until: dict[Port, float] = {}  # until when it forwards a port, said or not
@@ -35,13 +48,18 @@ class LedgerMachine(RuleBasedStateMachine):
             if isinstance(effect, Note):
                 self.written[effect.port] = effect
                 continue
+            if isinstance(effect, Leave):
+                assert Check(effect.port) in self.requests
+                self.left.add(effect.port)
+                continue
             assert effect.port not in [request.port for request in self.requests], "two at once"
             noted = self.written.get(effect.port)
             assert noted is not None, "a request without a note"
             assert noted.exists, "a request that its note does not announce"
             if isinstance(effect, Add):
                 assert noted.expires is None, "the lease may be prolonged any moment"
-            if isinstance(effect, Remove):
+                assert effect.port not in self.released, "a released port published"
+            if isinstance(effect, Remove) and effect.port not in self.released:
                 assert effect.port not in self.claims.values(), "a claimed port removed"
                 assert effect.port not in self.asks, "a wanted port removed"
             self.requests.append(effect)
@@ -55,6 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.carry_out(effects)
         if isinstance(outcome, Mapped):
             assert self.promised[port] > self.now
+            assert port not in self.released
 
     @precondition(lambda self: self.asks)
     @rule(data=st.data())
@@ -79,6 +98,47 @@ class LedgerMachine(RuleBasedStateMachine):
     def release_what_nobody_knows(self, holder: int) -> None:
         assert self.ledger.release(holder, self.now) == []
 
+    # --- the user ---
+
+    @rule(port=ports)
+    def the_user_releases(self, port: Port) -> None:
+        known = {*self.asks, *self.claims.values(), *self.released}
+        if port in known:
+            self.released.add(port)
+        effects = self.ledger.give_back(port, self.now)
+        assert (effects is not None) == (port in known)
+        self.carry_out(effects or [])
+        assert port not in known or self.written[port].released
+
+    @rule(port=ports)
+    def the_user_tries_again(self, port: Port) -> None:
+        known = {*self.asks, *self.claims.values(), *self.released}
+        self.released.discard(port)
+        effects = self.ledger.retry(port, self.now)
+        assert (effects is not None) == (port in known)
+        self.carry_out(effects or [])
+
+    # --- what is not asked ---
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def needless(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        port = request.port
+        wanted = port in {*self.asks, *self.claims.values()} - self.released
+        again = isinstance(request, Remove)
+        if port in self.left if isinstance(request, Check) else wanted is again:
+            self.forget(request)
+            outcome, effects = self.ledger.needless(port, self.now)
+            self.carry_out(effects)
+            if isinstance(outcome, Mapped):
+                assert self.promised[port] > self.now
+
+    def forget(self, request: Request) -> None:
+        self.requests.remove(request)
+        if isinstance(request, Check):
+            self.left.discard(request.port)
+
     # --- the router ---
 
     @precondition(lambda self: self.requests)
@@ -86,7 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(self.requests))
         silent = data.draw(st.booleans())
-        self.requests.remove(request)
+        self.forget(request)
         if isinstance(request, Remove):
             carried_out = not silent or data.draw(st.booleans())
             if carried_out:
@@ -242,7 +302,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 else:
                     self.forwarded.discard(request.port)
                     self.carry_out(self.ledger.removed(request.port, Removal.GONE, self.now))
-            if self.forwarded == set(self.claims.values()) and not self.unsettled():
+            if self.forwarded == self.published() and not self.unsettled():
                 break
             deadline = self.ledger.next_deadline()
             if deadline is None:
@@ -250,8 +310,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert deadline < float("inf")
             self.now = max(self.now, deadline)
             self.carry_out(self.ledger.tick(self.now))
-        assert self.forwarded == set(self.claims.values())
-        assert {e.state for e in self.ledger} <= {State.MAPPED}
+        assert self.forwarded == self.published()
+        assert all(e.state is self.last_state(e.port) for e in self.ledger)
+        self.released.clear()
         self.claims.clear()
         self.carry_out(self.ledger.close(self.now))
         for request in self.requests:
@@ -262,8 +323,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.empty
         assert self.ledger.settled
 
+    def published(self) -> set[Port]:
+        return set(self.claims.values()) - self.released
+
+    def last_state(self, port: Port) -> State:
+        return State.RELEASED if port in self.released else State.MAPPED
+
     def unsettled(self) -> bool:
-        return any(entry.state is not State.MAPPED for entry in self.ledger)
+        return any(entry.state is not self.last_state(entry.port) for entry in self.ledger)
 
     def carry_out_end(self, request: Remove) -> None:
         for effect in self.ledger.removed(request.port, Removal.GONE, self.now):

@@ -1,11 +1,21 @@
 """What people and programs are shown, and what a sweep decides."""
 
+from dataclasses import replace
 from datetime import UTC
 
-from natsup.state.journal import ClientRecord, GatewayRecord, Header, PortRecord, SessionRecord
+import pytest
+
+from natsup.state.journal import (
+    ClientRecord,
+    GatewayRecord,
+    Header,
+    PortRecord,
+    SessionRecord,
+    SocketRecord,
+)
 from natsup.state.ledger import State
 from natsup.state.model import Port, Protocol
-from natsup.state.report import as_json, as_text
+from natsup.state.report import Row, as_json, as_text, lasts, rows
 from natsup.state.sweep import Place, leftovers
 
 HERE, ROUTER = "192.168.77.2", "http://192.168.77.1:5000/x"
@@ -21,6 +31,10 @@ def port(
     location: str = ROUTER,
 ) -> PortRecord:
     return PortRecord(state, reason, expires, 1, exists, location)
+
+
+def holder(pid: int, name: str, *ports: Port) -> SocketRecord:
+    return SocketRecord(pid, [str(one) for one in ports], "00000000", 2, 6, 1, pid, name)
 
 
 def session(
@@ -85,7 +99,10 @@ def test_nothing_moves_the_cursor() -> None:
 
 
 def test_json() -> None:
-    assert as_json([session({TCP: port()})]) == {
+    record = session({TCP: replace(port(), since=3700.0)})
+    record.sockets[1] = holder(1234, "rtorrent", TCP)
+    record.sockets[2] = holder(1235, "other", UDP)
+    assert as_json([record]) == {
         "sessions": [
             {
                 "id": "4f2a-1",
@@ -112,6 +129,8 @@ def test_json() -> None:
                         "reason": "",
                         "expires": "1970-01-01T02:00:00+00:00",
                         "claims": 1,
+                        "since": "1970-01-01T01:01:40+00:00",
+                        "programs": [{"program": "rtorrent", "pid": 1234}],
                     }
                 ],
                 "clients": [],
@@ -119,6 +138,66 @@ def test_json() -> None:
             }
         ]
     }
+
+
+def test_rows() -> None:
+    pinhole = TCP.pinhole
+    record = session(
+        {
+            TCP: replace(port(), since=3700.0),
+            UDP: port(State.CONFLICT, reason="held by 192.168.77.3", expires=None, exists=False),
+            pinhole: replace(port(), internal_address="2001:db8::1"),
+        }
+    )
+    for pid in 7, 8, 9:
+        record.sockets[pid] = holder(pid, f"w\x1b{pid}", TCP, pinhole)
+    mapped = State.MAPPED
+    assert rows(record) == [
+        Row(TCP, "w?7", 7, 2, f"{HERE}:6881", "11.22.33.1:6881", mapped, "", 3700.0, 7200.0),
+        Row(
+            pinhole,
+            "w?7",
+            7,
+            2,
+            "[2001:db8::1]:6881",
+            "[2001:db8::1]:6881",
+            mapped,
+            "",
+            None,
+            7200.0,
+        ),
+        Row(
+            UDP,
+            "rtorrent",
+            None,
+            0,
+            f"{HERE}:51413",
+            "",
+            State.CONFLICT,
+            "held by 192.168.77.3",
+            None,
+            None,
+        ),
+    ]
+    record.gateway = None
+    assert rows(record)[0].external == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-1.0, "over"),
+        (0.5, "0 s"),
+        (119.0, "119 s"),
+        (121.0, "2 min"),
+        (7199.0, "119 min"),
+        (7201.0, "2 h"),
+        (49 * 3600.0, "2 d"),
+        (None, ""),
+    ],
+)
+def test_how_long_a_lease_lasts(seconds: float | None, words: str) -> None:
+    assert lasts(seconds and 1000.0 + seconds, 1000.0) == words
 
 
 def test_json_without_a_router() -> None:

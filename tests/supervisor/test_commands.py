@@ -32,6 +32,10 @@ def natsup(*words: str, environ: dict[str, str]) -> "subprocess.CompletedProcess
         (["stauts"], "unknown command 'stauts' (did you mean status?)"),
         (["status", "--jsno"], "unrecognized arguments: --jsno; see natsup status --help"),
         (["clean", "now"], "unrecognized arguments: now; see natsup clean --help"),
+        (["ui", "now"], "unrecognized arguments: now; see natsup ui --help"),
+        (["release", "x"], "the following arguments are required: PORT[/PROTO]"),
+        (["release", "x", "0"], "'0' is no port; give 6881, 6881/tcp or 6881/udp"),
+        (["retry", "x", "6881"], "no session 'x' is running; natsup status lists them"),
         (["log", "-n", "0"], "'0' is no number of lines; give 1 or more; see natsup log --help"),
         (["log", "--port", "x"], "'x' is no port; give 6881, 6881/tcp or 6881/udp"),
         (["log", "--port", "70000"], "'70000' is no port"),
@@ -67,7 +71,7 @@ def test_bad_input_gets_one_line(environ: dict[str, str], words: list[str], mess
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["status"], ["log"], ["clean"], ["exec", "--", "true"]])
+@pytest.mark.parametrize("words", [["status"], ["ui"], ["log"], ["clean"], ["exec", "--", "true"]])
 def test_a_state_folder_that_depends_on_where_one_stands_is_refused(
     environ: dict[str, str], words: list[str]
 ) -> None:
@@ -193,6 +197,7 @@ def in_shell(script: str, environ: dict[str, str]) -> "subprocess.CompletedProce
 
 PRINTING = [
     ("status --json", 0),
+    ("status", 0),
     ("status --help", 0),
     ("log", 0),
     ("help", 0),

@@ -31,10 +31,10 @@ if {process!r} in " ".join(sys.orig_argv):
 _INTERRUPT = """
 import os, signal, time
 from natsup.state import history
-def read(directory):
+def opened(directory):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
-history.read = read
+history.opened = opened
 """
 
 

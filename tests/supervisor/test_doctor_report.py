@@ -17,6 +17,7 @@ from natsup.supervisor.doctor_report import Paper, as_json, as_text, picture
 from natsup.supervisor.doctor_router import model, of_asked
 from natsup.supervisor.doctor_way_in import of_way_in
 from natsup.supervisor.firewall_rules import Drop, Packet
+from natsup.supervisor.screen import in_ascii
 from natsup.upnp.description import Device, device
 from tests.supervisor.conftest import NATSUP
 from tests.supervisor.test_doctor import FOLDER, KERNEL, MAPPING, NETWORK, NO, RIGHTS, ROUTER
@@ -47,7 +48,7 @@ def test_the_picture() -> None:
 
 def test_the_picture_in_ascii() -> None:
     paper = Paper(utf8=False)
-    assert paper.adapted("\n".join(picture(STATIONS, paper))).splitlines() == [
+    assert in_ascii("\n".join(picture(STATIONS, paper))).splitlines() == [
         "program --ok--> natsup -------XX--> router -------??--> Internet",
         "                192.168.1.2         192.168.1.1",
         "                                    Box",
@@ -211,21 +212,6 @@ def test_the_page_of_routers_is_made_of_the_table() -> None:
 
 
 # --- terminals ---
-
-
-@pytest.mark.parametrize(
-    ("environ", "utf8", "colour"),
-    [
-        ({"LANG": "C.UTF-8", "TERM": "xterm"}, True, True),
-        ({"LANG": "en_GB.UTF-8@euro", "TERM": "dumb"}, True, False),
-        ({"LC_ALL": "C", "LANG": "C.UTF-8", "TERM": "xterm", "NO_COLOR": "1"}, False, False),
-        ({"LC_CTYPE": "C.UTF-8", "TERM": "xterm"}, False, True),  # Python's own doing
-        ({}, False, False),
-    ],
-)
-def test_what_a_terminal_shows(environ: dict[str, str], utf8: bool, colour: bool) -> None:
-    assert Paper.of(environ, width=80) == Paper(utf8, colour, 80)
-    assert not Paper.of(environ, width=0).colour
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ def test_files_instead_of_systemctl(file: str, tmp_path: Path) -> None:
         (["b", "--remove", "--user"], 125, "is not natsup's"),
         (["b", "--install", "--user", "--from", "FILE"], 125, "is not natsup's"),
         (["a", "--install", "--remove"], 125, "not allowed with"),
+        ([], 125, "either the NAME of a service or --clean-timer"),
+        (["a", "--clean-timer"], 125, "either the NAME of a service or --clean-timer"),
+        (["--clean-timer", "--remove", "--user"], 125, "there is no "),
+        (["--clean-timer", "--", "--ports", "7000"], 125, "--clean-timer takes no unit"),
     ],
 )
 def test_what_does_not_work(
@@ -55,6 +59,20 @@ def test_what_does_not_work(
     assert message in done.stderr
     assert (done.returncode, done.stdout) == (status, "")
     assert foreign.read_text() == "[Service]\n"
+
+
+def test_a_timer_that_is_not_natsups_is_left_alone(tmp_path: Path) -> None:
+    shown = unit("--clean-timer", folder=tmp_path)
+    assert f"\nExecStart={NATSUP} clean\n" in shown.stdout
+    assert (shown.returncode, shown.stderr) == (0, "")
+    timer = tmp_path / "systemd/user/natsup-clean.timer"
+    timer.parent.mkdir(parents=True)
+    timer.write_text("[Timer]\n")
+    for word in ("--install", "--remove"):
+        done = unit("--clean-timer", word, "--user", folder=tmp_path)
+        assert f"{timer} is not natsup's" in done.stderr
+        assert (done.returncode, done.stdout) == (125, "")
+    assert timer.read_text() == "[Timer]\n"
 
 
 def test_what_is_said_of_services_without_ports_and_of_obstacles(tmp_path: Path) -> None:

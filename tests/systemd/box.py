@@ -79,6 +79,9 @@ class Box:
 
         self._lab.wait_for(told)
         self._pid = int(pid.read_text())
+        own = (self._folder / "group").read_text().strip()
+        groups = Path(f"/proc/{self._pid}/cgroup").read_text().splitlines()
+        assert f"0::/{own}" in {group.removesuffix("/init.scope") for group in groups}
         running = ["systemctl", "is-system-running"]
         self._lab.wait_for(lambda: self._try(running).stdout.strip() in ("running", "degraded"))
         return self

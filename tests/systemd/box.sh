@@ -14,15 +14,22 @@ own_group() {
     mount -t cgroup2 none "$folder/cgroup"
     mkdir "$folder/cgroup/$group"
     echo $$ >"$folder/cgroup/$group/cgroup.procs"
+    mkfifo "$folder/inside" "$folder/alone"
     unshare --cgroup --pid --uts --ipc --fork --kill-child \
         unshare --mount --propagation slave bash -euc "$(declare -f become_systemd); become_systemd" &
-    # Whatever is in the group and not in the PID namespace would confuse systemctl status.
+    # Of what is in the group and not in the PID namespace systemd sees 0 for a pid, and neither
+    # shows nor kills any process there (cg_read_pid(): EIO). But who leaves the group before the
+    # namespace is made makes one of the whole machine's groups.
+    read -r _ <"$folder/inside"
     echo $$ >"$folder/cgroup/cgroup.procs"
     echo $! >"$folder/cgroup/cgroup.procs"
+    echo >"$folder/alone"
     wait
 }
 
 become_systemd() {
+    echo >"$folder/inside"
+    read -r _ <"$folder/alone"
     read -r pid _ </proc/self/stat # /proc is still the machine's, and its number is the machine's
     root=$folder/files/root
     mkdir -p "$folder/files/upper" "$folder/files/work" "$root"

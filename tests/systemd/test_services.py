@@ -1,5 +1,6 @@
 """Services under a real systemd, run by natsup by the drop-ins that it makes, at a real router."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from natsup.supervisor.unit_file import read
 from natsup.supervisor.unit_sandbox import Here
 from tests.lab.lab import LAN1, Lab
 from tests.systemd.box import NATSUP, SERVICE, Box
+
+_UNDER = f"{NATSUP} exec -- /usr/bin/python3 {SERVICE}"
 
 
 @pytest.fixture
@@ -42,9 +45,12 @@ def is_program(box: Box, pid: str) -> bool:
 @pytest.mark.parametrize("kind", ["exec", "notify"])
 def test_types(box: Box, lab: Lab, kind: str) -> None:
     program = "notify 7000" if kind == "notify" else "7000"
-    settings = ["WatchdogSec=3"] if kind == "notify" else []
-    reload = "ExecReload=/bin/kill -HUP $MAINPID"
-    box.service("svc", f"Type={kind}", reload, *settings, program=program)
+    settings = [f"Type={kind}", "ExecReload=/bin/kill -HUP $MAINPID"]
+    if kind == "notify":
+        version = int(box.run("systemctl", "--version").split()[1])
+        settings = settings if version < 253 else ["Type=notify-reload"]
+        settings.append("WatchdogSec=3")
+    box.service("svc", *settings, program=program)
     start(box, lab, "svc")
     assert is_program(box, box.show("svc", "MainPID"))
     assert lab.fetch("tcp", 7000) == b"here"
@@ -59,6 +65,52 @@ def test_types(box: Box, lab: Lab, kind: str) -> None:
     assert not {"SIGHUP 2", "SIGTERM 2"} & set(box.said("svc"))
     assert "NATSUP_SESSION=" in box.log("svc")
     box.run(NATSUP, "unit", "svc", "--remove")
+    assert box.show("svc", "DropInPaths") == ""
+
+
+_BUS = "<busconfig><policy user='root'><allow own='test.natsup'/></policy></busconfig>\n"
+
+
+def test_a_service_on_the_bus_and_an_idle_one(box: Box, lab: Lab) -> None:
+    box.write("/etc/dbus-1/system.d/natsup.conf", _BUS)
+    box.run("systemctl", "start", "dbus")
+    settings = ["Type=dbus", "BusName=test.natsup", "TimeoutStartSec=20"]
+    box.service("svc", *settings, program="on-bus test.natsup 7000")
+    start(box, lab, "svc")
+    assert is_program(box, box.show("svc", "MainPID"))
+    stop(box, lab, "svc")
+    box.service("idle", "Type=idle", program="7001")
+    start(box, lab, "idle", 7001)
+    assert is_program(box, box.show("idle", "MainPID"))
+    stop(box, lab, "idle")
+
+
+def test_a_service_that_hangs(box: Box, lab: Lab) -> None:
+    """The watchdog's SIGABRT, which goes to the whole control group, ends the program alone."""
+    box.service("svc", "Type=notify", "WatchdogSec=2", program="notify lax 7000")
+    start(box, lab, "svc")
+    lab.wait_for(lambda: box.show("svc", "ActiveState") == "failed")
+    assert box.show("svc", "Result") == "watchdog"
+    assert box.show("svc", "ExecMainStatus") == str(int(signal.SIGABRT))
+    assert lab.table() == {}
+    assert "cleaning up" in box.log("svc")
+
+
+def test_a_service_that_does_not_stop(box: Box, lab: Lab) -> None:
+    """All of it is killed at once, natsup as well."""
+    box.service("svc", "TimeoutStopSec=4", program="stubborn 7000")
+    start(box, lab, "svc")
+    box.run("systemctl", "stop", "svc")
+    assert box.show("svc", "Result") == "timeout"
+    assert "cleaning up" not in box.log("svc")
+    assert lab.table() == {}, box.log("svc")
+
+
+def test_a_service_without_a_network(box: Box) -> None:
+    unit = "[Service]\nPrivateNetwork=yes\nExecStart=/bin/true\n"
+    box.write("/etc/systemd/system/svc.service", unit)
+    said = box.run("sh", "-c", f"{NATSUP} unit svc --install 2>&1")
+    assert "svc.service: nothing to do: PrivateNetwork=yes" in said
     assert box.show("svc", "DropInPaths") == ""
 
 
@@ -196,18 +248,6 @@ def test_sandboxes(box: Box, lab: Lab, settings: list[str]) -> None:
         assert "PRIORITY=3" not in line, box.log("svc")
 
 
-_MANAGER = """[Service]
-Type=notify
-User=person
-Delegate=pids memory
-KillMode=mixed
-TimeoutStopSec=20
-RuntimeDirectory=user/4321
-Environment=XDG_RUNTIME_DIR=/run/user/4321
-ExecStart=/lib/systemd/systemd --user --log-target=journal
-"""
-
-
 def as_person(box: Box, *words: str) -> str:
     """Run a command as a person who has a service manager."""
     who = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "env"]
@@ -215,18 +255,46 @@ def as_person(box: Box, *words: str) -> str:
 
 
 def have_person(box: Box) -> None:
-    """With a service manager, as with user@.service, that has not been started."""
+    """With a service for a manager of services that is not running yet."""
     box.run("useradd", "--create-home", "--uid", "4321", "person")
     unit = f"[Service]\nExecStart=/usr/bin/python3 {SERVICE} 7000\n"
     box.write("/home/person/.config/systemd/user/inner.service", unit)
     box.run("chown", "-R", "person:", "/home/person")
-    box.write("/etc/systemd/system/manager.service", "\n".join([_MANAGER, *box.more]))
+    more = "\n".join(["[Service]", *box.more])
+    box.write("/etc/systemd/system/user@.service.d/more.conf", f"{more}\n")
     box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "start", "dbus", "systemd-logind")
+
+
+def test_a_timer_removes_what_a_dead_session_left(box: Box, lab: Lab) -> None:
+    """A minute after the start, and hourly; here at once."""
+    box.run(NATSUP, "unit", "--clean-timer", "--install")
+    assert box.run("systemctl", "is-enabled", "natsup-clean.timer") == "enabled\n"
+    timers = box.show("natsup-clean.timer", "TimersMonotonic")
+    assert "OnStartupUSec=1min" in timers
+    assert "OnUnitInactiveUSec=1h" in timers
+    box.run("systemctl", "stop", "natsup-clean.timer")
+    box.write("/etc/systemd/system/svc.service", f"[Service]\nExecStart={_UNDER} 7000\n")
+    box.run("systemctl", "daemon-reload")
+    start(box, lab, "svc")
+    box.run("systemctl", "kill", "--signal=KILL", "svc")
+    lab.wait_for(lambda: box.show("svc", "ActiveState") == "failed")
+    assert lab.table() == {"tcp/7000": LAN1}
+    at_once = "[Timer]\nOnStartupSec=\nOnActiveSec=0\nRandomizedDelaySec=0\nAccuracySec=1ms\n"
+    box.write("/etc/systemd/system/natsup-clean.timer.d/now.conf", at_once)
+    box.run("systemctl", "daemon-reload")
+    box.run("systemctl", "start", "natsup-clean.timer")
+    lab.wait_for(lambda: lab.table() == {})
+    lab.wait_for(lambda: box.show("natsup-clean.service", "ActiveState") == "inactive")
+    assert box.show("natsup-clean.service", "Result") == "success"
+    box.run(NATSUP, "unit", "--clean-timer", "--remove")
+    assert box.show("natsup-clean.timer", "ActiveState") == "inactive"
+    assert box.show("natsup-clean.service", "LoadState") == "not-found"
 
 
 def test_a_person_s_own_service(box: Box, lab: Lab) -> None:
     have_person(box)
-    box.run("systemctl", "start", "manager")
+    box.run("systemctl", "start", "user@4321")
     as_person(box, NATSUP, "unit", "inner", "--user", "--install")
     as_person(box, "systemctl", "--user", "start", "inner")
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
@@ -235,18 +303,18 @@ def test_a_person_s_own_service(box: Box, lab: Lab) -> None:
     as_person(box, "systemctl", "--user", "stop", "inner")
     assert lab.table() == {}
     as_person(box, NATSUP, "unit", "inner", "--user", "--remove")
-    box.run("systemctl", "stop", "manager")
+    box.run("systemctl", "stop", "user@4321")
 
 
 def test_a_whole_user_session(box: Box, lab: Lab) -> None:
-    """Everything that a person's service manager starts is covered."""
+    """Everything that a person's service manager starts is covered, with no unit of its own."""
     have_person(box)
-    box.run(NATSUP, "unit", "manager", "--install")
-    box.run("systemctl", "start", "manager")
+    box.run(NATSUP, "unit", "user@.service", "--install")
+    box.run("systemctl", "start", "user@4321")
     as_person(box, "systemctl", "--user", "start", "inner")
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
     as_person(box, "systemctl", "--user", "restart", "inner")
     lab.wait_for(lambda: lab.table() == {"tcp/7000": LAN1})
     assert as_person(box, "systemctl", "--user", "is-active", "inner") == "active\n"
-    box.run("systemctl", "stop", "manager")
+    box.run("systemctl", "stop", "user@4321")
     assert lab.table() == {}

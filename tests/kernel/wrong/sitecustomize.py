@@ -187,6 +187,15 @@ def router_takes_its_time() -> None:
     Router._act = act  # type: ignore[method-assign]
 
 
+def ends_again_and_again() -> None:
+    """No supervisor but the first lives, and the guard does not try for long."""
+    from natsup.supervisor import restarts
+
+    restarts._PAUSES = (0.0, 0.01, 0.02)  # type: ignore[assignment]
+    if "after" in sys.orig_argv:
+        os._exit(1)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     fault.__name__: fault
     for fault in (
@@ -202,6 +211,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         does_not_linger,
         looks_again,
         router_takes_its_time,
+        ends_again_and_again,
     )
 }
 
