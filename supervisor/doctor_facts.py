@@ -163,11 +163,12 @@ class Router:
 @dataclass(frozen=True, slots=True)
 class Firewall:
     """What this host's firewall makes of a packet. ``manager``: ``"ufw"``, ``"firewalld"``, or "".
-    ``reason``: why that is not known, else ""."""
+    ``reason``: why that is not known, else "", and ``remedy``: what can be done about that."""
 
     packet: Packet
     manager: str
-    reason: str
+    reason: str = ""
+    remedy: str = ""
     drop: Drop | None = None  # None: it passes
 
 

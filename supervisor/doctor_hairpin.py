@@ -3,6 +3,7 @@ many routers lead back in (a *hairpin*; RFC 5382, REQ-8) and many do not."""
 
 import secrets
 import socket
+import struct
 from ipaddress import IPv4Address
 
 import trio
@@ -12,6 +13,7 @@ from natsup.upnp.network import tie
 
 _SECONDS = 2.0
 _WORD = 16  # bytes
+_AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: socket(7)
 
 
 def worth_trying(external: str | None) -> bool:
@@ -60,6 +62,9 @@ async def hairpin(holder: socket.socket, external: str, number: int, interface: 
 
                 async def hear(stream: trio.SocketStream) -> None:
                     nonlocal outcome
+                    # Whoever closes first keeps the port for a minute (TIME_WAIT), from a program
+                    # that would bind it: so no closing, but a reset.
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
                     async with stream:
                         try:
                             heard = await stream.receive_some(_WORD)

@@ -261,6 +261,11 @@ def _with_removal(found: str, mapping: TrialMapping) -> str:
 
 def _why_not(mapping: TrialMapping) -> str:
     outcome = mapping.outcome
+    if isinstance(outcome, Conflict):
+        return (
+            "give the program another port, or free this one on that host; if nothing there has it,"
+            " remove it from the router's table of port forwardings"
+        )
     if isinstance(outcome, Ignored | Unknown) and outcome.silent:
         return "the router is overloaded or its UPnP hangs: restart it"
     if isinstance(outcome, Ignored) and outcome.slow:

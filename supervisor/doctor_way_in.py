@@ -33,7 +33,7 @@ def _firewall(firewall: Firewall, wanted: str) -> Finding:
             *name,
             Level.NOTE,
             f"{firewall.reason}{kept_by}: it may keep out what the router lets in",
-            "sudo natsup doctor looks at it, too",
+            firewall.remedy,
         )
     if drop is None:
         return Finding(*name, Level.OK, f"lets {port} in{kept_by}")

@@ -38,17 +38,17 @@ def look_at_firewalls(
 def look_at_firewall(packet: Packet) -> Firewall:
     """What would become of a packet. Raises nothing."""
     found = _chains(packet)
-    if isinstance(found, str):
-        return Firewall(packet, _manager([]), found)
-    return Firewall(packet, _manager(found), "", judge(found))
+    if isinstance(found, tuple):
+        return Firewall(packet, _manager([]), *found)
+    return Firewall(packet, _manager(found), drop=judge(found))
 
 
-def _chains(packet: Packet) -> list[Chain] | str:
-    """The chains; or why they are not known."""
+def _chains(packet: Packet) -> list[Chain] | tuple[str, str]:
+    """The chains; or why they are not known, and what can be done."""
     nft, iptables = shutil.which("nft", path=_WHERE), "ip6tables" if packet.ipv6 else "iptables"
     saved = shutil.which(f"{iptables}-save", path=_WHERE)
     if nft is None and saved is None:
-        return "neither nft nor iptables is installed"
+        return "the rules cannot be read without nft or iptables", "install nftables"
     found: list[Chain] = []
     covered: frozenset[str] = frozenset()  # tables of nftables that iptables understands better
     done = []
@@ -66,12 +66,14 @@ def _chains(packet: Packet) -> list[Chain] | str:
             try:
                 mine = firewall_nft.chains(document, listing or "", packet)
             except ValueError as error:
-                return str(error)
+                return str(error), "look at the rules: nft list ruleset"
             family = "ip6" if packet.ipv6 else "ip"
             found += [one for one in mine if one.table not in {f"{family} {c}" for c in covered}]
             done.append(nft)
     if not done:
-        return "only root can read its rules" if os.geteuid() else "its rules cannot be read"
+        if os.geteuid():
+            return "only root can read its rules", "sudo natsup doctor looks at them, too"
+        return "its rules cannot be read", "in a container --cap-add NET_ADMIN lets them be read"
     return found
 
 

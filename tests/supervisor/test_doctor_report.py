@@ -146,7 +146,7 @@ def test_who_answers() -> None:
 )
 def test_the_way_back_in(came: Hairpin, shut: bool, level: str, says: str) -> None:
     drop = Drop("ip f", "i", "i", "drop", True) if shut else None
-    firewall = Firewall(Packet("eth0", "192.168.1.2", "tcp", 50000), "", "", drop)
+    firewall = Firewall(Packet("eth0", "192.168.1.2", "tcp", 50000), "", drop=drop)
     router = replace(ROUTER, mapping=replace(MAPPING, hairpin=came))
     *_, found = of_way_in(router, (firewall,), "")
     assert (found.id, found.level.value) == ("hairpin", level)
@@ -215,13 +215,16 @@ def test_the_page_of_routers_is_made_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("term", "lang", "colour"), [("xterm", "C.UTF-8", True), ("dumb", "C", False)]
+    ("term", "lang", "colour"),
+    [("xterm", "C.UTF-8", True), ("dumb", "C", False), ("xterm", "NO_COLOR", False)],
 )
 def test_on_a_terminal(environ: dict[str, str], term: str, lang: str, colour: bool) -> None:
     """One that is narrow, too."""
     main, other = pty.openpty()
     settings = {**environ, "TERM": term, "LC_ALL": lang, "COLUMNS": "20"}
     settings.pop("NO_COLOR", None)
+    if lang == "NO_COLOR":
+        settings |= {"NO_COLOR": "1", "LC_ALL": "C"}
     command = ["unshare", "--net", NATSUP, "doctor"]
     with subprocess.Popen(command, stdout=other, stderr=other, env=settings) as process:
         os.close(other)
