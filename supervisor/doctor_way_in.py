@@ -23,7 +23,8 @@ def of_way_in(router: Router | None, firewalls: Sequence[Firewall], wanted: str)
 
 
 def _firewall(firewall: Firewall, wanted: str) -> Finding:
-    """That a port nobody has named is shut is as firewalls are meant to be: a warning."""
+    """That a port nobody has named is shut is as firewalls are meant to be: a warning. And so is
+    what concerns IPv6 alone: natsup is of use without."""
     packet, drop = firewall.packet, firewall.drop
     name = ("firewall-ipv6", "Firewall, IPv6") if packet.ipv6 else ("firewall", "Firewall here")
     kept_by = f" ({firewall.manager})" if firewall.manager else ""
@@ -39,7 +40,8 @@ def _firewall(firewall: Firewall, wanted: str) -> Finding:
         return Finding(*name, Level.OK, f"lets {port} in{kept_by}")
     what = "drops" if drop.sure else "may drop"
     about = f"{port}, which the router would let in" if wanted else f"{port}, as any unknown port"
-    level = Level.PROBLEM if wanted and drop.sure else Level.WARNING
+    broken = wanted and drop.sure and not packet.ipv6
+    level = Level.PROBLEM if broken else Level.WARNING
     where = f"chain {drop.chain} of {drop.table}"
     found = f"{what} {about}{kept_by}: {where}: {drop.rule}"
     return Finding(*name, level, found, _let_in(firewall, str(packet.port) if wanted else "PORT"))

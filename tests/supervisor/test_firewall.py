@@ -407,6 +407,12 @@ def test_what_is_said_of_a_firewall() -> None:
     assert (level, "(ufw)" in found, advice == "look there") == ("note", True, True)
 
 
+def test_ipv6_alone_is_never_a_problem() -> None:
+    drop = Drop("inet filter", "input", "input", "policy drop", True)
+    (found,) = of_way_in(None, (Firewall(packet("tcp/6881", HERE_6), "", drop=drop),), "tcp/6881")
+    assert (found.id, found.level) == ("firewall-ipv6", Level.WARNING)
+
+
 def test_without_any_rules() -> None:
     """In a network of the test's own there are none."""
     if subprocess.run(["nft", "list", "ruleset"], capture_output=True).stdout:
