@@ -72,7 +72,7 @@ QUIRKS = (
         r"zyxel",
         "some models take permanent mappings only (code 725), which natsup removes itself",
         "after a crash: natsup clean",
-        "https://github.com/lontivero/Open.NAT, TinyUPnP issue 39",
+        "https://github.com/ofekp/TinyUPnP/issues/39",
     ),
     Quirk(
         "arris-lease",
@@ -91,9 +91,9 @@ QUIRKS = (
         "https://github.com/tailscale/tailscale/issues/18196",
     ),
     Quirk(
-        "omada-low-ports",
-        "TP-Link ER605 and its kin (Omada)",
-        r"\ber605|\ber7\d\d\d|omada",
+        "er605-low-ports",
+        "TP-Link ER605",
+        r"\ber605",
         "it refuses ports below 1024",
         "use a port from 1024 on",
         "https://github.com/tailscale/tailscale/issues/7377",
@@ -112,7 +112,7 @@ QUIRKS = (
         r"sagemcom|livebox",
         "it may say that a port is taken (718) which nobody has; natsup looks it up in the table",
         "if it stays so, restart the router, or use another port",
-        "TinyUPnP issue 69",
+        "https://github.com/ofekp/TinyUPnP/issues/69",
     ),
     Quirk(
         "broadcom-table",

@@ -191,7 +191,7 @@ def test_models_as_people_say_them() -> None:
     [
         ("AVM Berlin", "FRITZ!Box 7590", {"fritzbox-permission", "fritzbox-lease"}),
         ("MikroTik", "MikroTik Router", {"mikrotik-permanent"}),
-        ("TP-Link", "ER605", {"omada-low-ports", "tplink-manual"}),
+        ("TP-Link", "ER605", {"er605-low-ports", "tplink-manual"}),
         ("ASUSTeK Computer Inc.", "RT-AX88U", {"asus-clean"}),
         ("Savmarket", "Barrister", set()),
         ("", "", set()),
