@@ -27,9 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from natsup.state import aside
+from natsup.state.backlog import Backlog
 from natsup.state.happenings import FAILURES, Caller, Event, What, repeats
 from natsup.state.model import Port
 
@@ -267,9 +266,7 @@ class History:
         self._hour = -math.inf  # when the hour that is counted began
         self._count = 0
         self._waiting: deque[Entry] = deque()
-        self._busy = False
-        self._come = trio.Event()
-        self._idle = trio.Event()
+        self._backlog = Backlog(self._take, self._write_aside)
         self._complained = False
 
     def add(self, event: Event) -> None:
@@ -296,27 +293,24 @@ class History:
             self._complain("the disk is too slow")
             return
         self._waiting.append(entry)
-        self._come.set()
+        self._backlog.wake()
 
     async def run(self) -> None:
         """Write what is added, until cancelled."""
-        while True:
-            await self._come.wait()
-            entries = list(self._waiting)
-            self._waiting.clear()
-            self._come = trio.Event()
-            self._busy = True
-            # In a thread: a disk may hang, and a bind() must not wait for it.
-            await aside.run(self._write, entries, abandon_on_cancel=True)
-            self._busy = False
-            self._idle.set()
-            self._idle = trio.Event()
+        await self._backlog.run()
 
     async def close(self, budget: float) -> None:
         """Wait until everything is written, for ``budget`` seconds at most."""
-        with trio.move_on_after(budget):
-            while self._waiting or self._busy:
-                await self._idle.wait()
+        await self._backlog.close(budget)
+
+    def _take(self) -> list[Entry]:
+        entries = list(self._waiting)
+        self._waiting.clear()
+        return entries
+
+    async def _write_aside(self, entries: Sequence[Entry]) -> None:
+        # In a thread: a disk may hang, and a bind() must not wait for it.
+        await aside.run(self._write, entries, abandon_on_cancel=True)
 
     def _write(self, entries: Sequence[Entry]) -> None:
         lines: list[bytes] = []

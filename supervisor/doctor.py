@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from natsup.supervisor import guard, netlink
 from natsup.upnp import trust
 
 if TYPE_CHECKING:
+    from natsup.state.model import Port
     from natsup.supervisor.doctor_facts import Facts, Network, Router
 
 DESCRIPTION = "What natsup needs, whether it works here, and what to do where it does not."
@@ -39,31 +41,41 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     parser.add_argument(
         "--interface", metavar="IF", type=_interface, help="the interface that leads to the router"
     )
+    parser.add_argument(
+        "--port",
+        metavar="PORT",
+        type=_port,
+        help="the port that a program is to be reached at, such as 6881 (of TCP) or udp/27015",
+    )
     options = parser.parse_args(words)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be tidied up yet
     logging.getLogger("natsup").addHandler(logging.NullHandler())  # the report says it all
 
-    from natsup.supervisor import doctor_report
+    from natsup.supervisor import doctor_report, screen
     from natsup.supervisor.doctor_findings import works
-    from natsup.supervisor.doctor_router import of_network
-    from natsup.supervisor.doctor_system import of_system
+    from natsup.supervisor.doctor_path import findings, path
 
-    facts = _look(interface=options.interface, url=options.gateway)
+    facts = _look(interface=options.interface, url=options.gateway, wanted=options.port)
     if isinstance(facts, signal.Signals):
         return guard.end_as(facts)
-    found = [
-        *of_system(facts.kernel, facts.rights, facts.folder),
-        *of_network(facts.network, facts.router),
-    ]
+    found = findings(facts)
     if options.json:
-        print(json.dumps(doctor_report.as_json(found), indent=2))
+        print(json.dumps(doctor_report.as_json(found, facts), indent=2))
     else:
-        print(doctor_report.as_text(found))
+        terminal = sys.stdout.isatty()
+        paper = doctor_report.Paper(
+            utf8=screen.utf8(os.environ),
+            colour=terminal and not screen.plain(),
+            width=screen.width(sys.stdout) if terminal else 0,
+        )
+        screen.show(doctor_report.as_text(found, path(facts), paper))
     return 0 if works(found) else 1
 
 
-def _look(*, interface: str | None, url: str | None) -> "Facts | signal.Signals":
+def _look(
+    *, interface: str | None, url: str | None, wanted: "Port | None"
+) -> "Facts | signal.Signals":
     """Find everything out; or the signal that natsup doctor is to end by."""
     from natsup.supervisor import doctor_kernel
     from natsup.supervisor.doctor_facts import Facts
@@ -76,9 +88,13 @@ def _look(*, interface: str | None, url: str | None) -> "Facts | signal.Signals"
     import trio
 
     from natsup.supervisor.doctor_network import look_at_network
+    from natsup.supervisor.doctor_survey import Survey, look_around
+    from natsup.supervisor.firewall import look_at_firewalls
 
     ends = [number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN]
     ended: signal.Signals | None = None
+
+    survey = Survey()
 
     async def look() -> "tuple[Network, Router | None] | None":
         async def watch(scope: trio.CancelScope) -> None:
@@ -92,7 +108,8 @@ def _look(*, interface: str | None, url: str | None) -> "Facts | signal.Signals"
         found = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, nursery.cancel_scope)
-            found = await look_at_network(path, interface=interface, url=url)
+            await look_around(survey, path, interface=interface, url=url)
+            found = await look_at_network(path, survey, interface=interface, url=url, wanted=wanted)
             nursery.cancel_scope.cancel()
         return found
 
@@ -100,7 +117,9 @@ def _look(*, interface: str | None, url: str | None) -> "Facts | signal.Signals"
     if found is None:
         assert ended is not None
         return ended
-    return Facts(kernel, rights, folder, *found)
+    firewalls = look_at_firewalls(*found, wanted)
+    shown = "" if wanted is None else str(wanted)
+    return Facts(kernel, rights, folder, *found, tuple(survey.asked), firewalls, shown)
 
 
 def _url(text: str) -> str:
@@ -111,6 +130,22 @@ def _url(text: str) -> str:
             f"{text!r} is of no use ({error}); give a URL such as"
             " http://192.168.1.1:5000/rootDesc.xml"
         ) from None
+
+
+def _port(text: str) -> "Port":
+    from natsup.state.model import Port, Protocol
+    from natsup.supervisor import ports
+
+    try:
+        ranges = ports.read(text)
+    except ValueError:
+        ranges = []
+    numbers = {number for _, *ends in ranges for number in ends}
+    if len(numbers) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give one such as 6881 or udp/27015")
+    if numbers < set(range(1024)):
+        raise argparse.ArgumentTypeError(f"natsup leaves ports below 1024 alone, so {text} too")
+    return Port(Protocol(ranges[0][0]), numbers.pop())
 
 
 def _interface(name: str) -> str:

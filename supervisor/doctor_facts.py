@@ -1,9 +1,12 @@
 """What `natsup doctor` finds out, before anything is made of it. Pure."""
 
 from dataclasses import dataclass
+from enum import Enum
 from errno import errorcode
 
 from natsup.state.model import Outcome, Removal
+from natsup.supervisor.firewall_rules import Drop, Packet
+from natsup.upnp.description import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,35 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of asking by one protocol. ``location``: where the router was found by it, ""
+    if it was not, and ``reason`` says why."""
+
+    protocol: str
+    location: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An interface, and who answers there. ``gateway``: who was asked, "" where nobody is known."""
+
+    interface: str
+    gateway: str
+    address: str  # ours
+    used: bool  # it is the one that leads to the router in use
+    answers: tuple[Answer, ...]
+
+
+class Hairpin(Enum):
+    """What became of a connection to ourselves by the router's external address."""
+
+    CAME = "came"
+    LOST = "lost"  # nothing came
+    ASTRAY = "astray"  # somebody else took it, the router itself perhaps
+
+
+@dataclass(frozen=True, slots=True)
 class TrialMapping:
     """A mapping that was asked for, looked for and removed again."""
 
@@ -102,6 +134,7 @@ class TrialMapping:
     seconds: float  # that the request took
     seen: Outcome | None  # what the router's table says; None: it was not mapped, or not asked
     removal: Removal | None  # None: there was nothing to remove
+    hairpin: Hairpin | None = None  # None: not tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +157,31 @@ class Router:
     external: str | None = None
     mapping: TrialMapping | None = None
     pinholes: Pinholes | None = None  # None: there is no IPv6
+    device: Device | None = None  # None: it does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What this host's firewall makes of a packet. ``manager``: ``"ufw"``, ``"firewalld"``, or "".
+    ``reason``: why that is not known, else "", and ``remedy``: what can be done about that."""
+
+    packet: Packet
+    manager: str
+    reason: str = ""
+    remedy: str = ""
+    drop: Drop | None = None  # None: it passes
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything. ``router`` is None where there is no network to look for one."""
+    """Everything. ``router`` is None where there is no network to look for one, and then there are
+    no ``firewalls``. ``wanted``: the port that the user asked about, as in ``tcp/6881``, or ""."""
 
     kernel: Kernel
     rights: Rights
     folder: Folder
     network: Network
     router: Router | None
+    asked: tuple[Asked, ...] = ()
+    firewalls: tuple[Firewall, ...] = ()  # for IPv4, and for IPv6 where there is any
+    wanted: str = ""

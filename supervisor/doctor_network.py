@@ -4,6 +4,8 @@ import os
 import random
 import socket
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import trio
 
 from natsup.state.gateway import Gateway
 from natsup.state.journal import GatewayRecord, Header, Journal
-from natsup.state.known import recall
 from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.state.secret import secret
 from natsup.supervisor import clock, container
-from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
+from natsup.supervisor.doctor_facts import Hairpin, Network, Pinholes, Router, TrialMapping, Way
+from natsup.supervisor.doctor_hairpin import hairpin, worth_trying
+from natsup.supervisor.doctor_survey import Survey, describe
 from natsup.upnp import choosing, discovery
 from natsup.upnp.endpoint import family
 from natsup.upnp.network import NoGateway, read
@@ -25,12 +28,13 @@ from natsup.upnp.pinhole.kernel import look
 from natsup.upnp.procnet import Files
 from natsup.upnp.rtnetlink import EVERYTHING, Kernel
 
-_ALL_SECONDS = 11.0  # for everything but the removal of the mapping
-_FOR_MAPPING = 3.0  # of them, kept back for it
+_ALL_SECONDS = 6.0  # for everything but the removal of the mapping
 _REMOVAL_SECONDS = 3.0
 _LEASE = 120  # seconds: the shortest that every router takes
 _DYNAMIC = (49152, 65535)  # RFC 6335, section 6: ports that nobody is assigned
 _TRIES = 8
+
+WayIn = Callable[[socket.socket, Port], Awaitable[Hairpin | None]]
 
 # A host of the Internet for the kernel to say how it would be reached (a.root-servers.net). Nothing
 # is sent to it.
@@ -38,12 +42,17 @@ _SOMEWHERE = "198.41.0.4"
 
 
 async def look_at_network(
-    folder: Path, *, interface: str | None, url: str | None
+    folder: Path,
+    survey: Survey,
+    *,
+    interface: str | None,
+    url: str | None,
+    wanted: Port | None = None,
 ) -> tuple[Network, Router | None]:
-    """The network, and its router or the one whose description is at ``url``. Raises nothing for
-    what they do.
+    """The network, and the router that was found in it. Raises nothing for what they do.
 
-    ``folder``: the state folder. A test mapping is made; it is removed whatever happens.
+    ``folder``: the state folder. A test mapping is made, of ``wanted`` if that is free here; it is
+    removed whatever happens.
     """
     until = trio.current_time() + _ALL_SECONDS
     ways, traffic, traffic_address = await trio.to_thread.run_sync(_routes)
@@ -53,44 +62,64 @@ async def look_at_network(
         nowhere = Network(ways, network.reason, None, "", traffic, traffic_address, engine)
         return nowhere, None
     used = Way(network.interface, network.gateway)
-    known = recall(folder, network.name, wall=time.time()) if network.name else None
-    location = known.location if known is not None else None
-    found: Any = NoGateway(f"the router at {network.gateway} takes too long to answer")
-    with trio.move_on_at(until - _FOR_MAPPING):
-        speakers = choosing.Speakers(lambda: secret(folder))
-        found = await choosing.find(network, speakers, url=url, known=location)
+    found = survey.gateway or NoGateway("the network has just changed")
     if isinstance(found, NoGateway):
         pinholes = await _try_pinholes(None, folder, interface, until)
         router = Router(url or "", found.reason, url is not None, pinholes=pinholes)
     else:
+        device = await describe(found.location, network.address)
         external = await found.external_address()
-        mapping = await try_mapping(found, folder, until)
+        way_in = partial(_come_in, external, used.interface)
+        mapping = await try_mapping(found, folder, until, wanted=wanted, way_in=way_in)
         pinholes = await _try_pinholes(found, folder, interface, until)
-        router = Router(found.location, "", url is not None, external, mapping, pinholes)
+        router = Router(found.location, "", url is not None, external, mapping, pinholes, device)
     behind = container.behind_host(os.environ, used.interface)
     around = (network.address, traffic, traffic_address, engine, behind)
     return Network(ways, "", used, *around), router
 
 
-async def try_mapping(gateway: Gateway, folder: Path, until: float) -> TrialMapping:
+async def _come_in(
+    external: str | None, interface: str, holder: socket.socket, port: Port
+) -> Hairpin | None:
+    if port.protocol is not Protocol.TCP or external is None or not worth_trying(external):
+        return None
+    return await hairpin(holder, external, port.number, interface)
+
+
+async def try_mapping(
+    gateway: Gateway,
+    folder: Path,
+    until: float,
+    *,
+    wanted: Port | None = None,
+    way_in: WayIn | None = None,
+) -> TrialMapping:
     """Map a port that is free here and on the router, see it in the router's table, remove it.
 
-    ``until``: on trio's clock, when to give up; the removal has some seconds of its own. A socket
-    holds the port meanwhile, bound to the LAN address alone, which an outer natsup leaves alone.
-    The same for a pinhole, where the address is one of IPv6.
+    ``wanted`` is that port, if it is free here. ``way_in``: tries it while it is mapped. ``until``:
+    on trio's clock, when to give up; the removal has some seconds of its own. A socket holds the
+    port meanwhile, bound to the LAN address alone, which an outer natsup leaves alone. The same for
+    a pinhole, where the address is one of IPv6.
     """
     address = gateway.internal_address
-    for _ in range(_TRIES):
+    for trial in range(_TRIES):
         port = Port(Protocol.TCP, random.randint(*_DYNAMIC), ":" in address)
-        with socket.socket(family(address), socket.SOCK_STREAM) as holder:
+        if wanted is not None and trial == 0:
+            port = wanted
+        kind = socket.SOCK_STREAM if port.protocol is Protocol.TCP else socket.SOCK_DGRAM
+        with socket.socket(family(address), kind) as holder:
             try:
                 holder.bind((address, port.number))
             except OSError:
                 continue
             with trio.move_on_at(until):
-                if isinstance(await gateway.check(port), Mapped | Conflict):
+                there = await gateway.check(port)
+                if isinstance(there, Conflict) and port is wanted:
+                    return TrialMapping(str(port), there, 0.0, None, None)
+                if isinstance(there, Mapped | Conflict):
                     continue
-            return await _map(gateway, port, folder, until)
+            come = None if way_in is None else partial(way_in, holder, port)
+            return await _map(gateway, port, folder, until, come)
     return TrialMapping("", Ignored("no port is free"), 0.0, None, None)
 
 
@@ -112,7 +141,13 @@ async def _try_pinholes(
     return Pinholes(network.address, "", found.location, trial)
 
 
-async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> TrialMapping:
+async def _map(
+    gateway: Gateway,
+    port: Port,
+    folder: Path,
+    until: float,
+    come: Callable[[], Awaitable[Hairpin | None]] | None,
+) -> TrialMapping:
     """The journal is for the case that nothing can be removed any more: natsup clean reads it."""
     journal = _journal(gateway, folder)
     note = Note(port, State.PENDING, "natsup doctor tries the router", None, 0, exists=True)
@@ -120,6 +155,7 @@ async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> Tria
     outcome: Outcome = Unknown("the router takes too long", silent=True)
     seen: Outcome | None = None
     removal: Removal | None = Removal.FAILED
+    came: Hairpin | None = None
     begun = trio.current_time()
     ended = until
     try:
@@ -129,6 +165,8 @@ async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> Tria
             if isinstance(outcome, Mapped):
                 seen = Unknown("the router takes too long", silent=True)
                 seen = await gateway.check(port)
+                if come is not None:
+                    came = await come()
     finally:
         if isinstance(outcome, Conflict | Ignored):  # nothing was made
             removal = None
@@ -136,7 +174,7 @@ async def _map(gateway: Gateway, port: Port, folder: Path, until: float) -> Tria
             with trio.move_on_after(_REMOVAL_SECONDS, shield=True):
                 removal = await gateway.remove(port)
         journal.end(left=removal is Removal.FAILED)
-    return TrialMapping(str(port), outcome, ended - begun, seen, removal)
+    return TrialMapping(str(port), outcome, ended - begun, seen, removal, came)
 
 
 def _journal(gateway: Gateway, folder: Path) -> Journal:

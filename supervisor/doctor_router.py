@@ -1,12 +1,14 @@
 """What `natsup doctor` makes of the network and of its router. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from natsup.state.gateway import protocol_of
 from natsup.state.model import Conflict, Ignored, Mapped, Removal, Unknown
 from natsup.state.outside import Reach, reach
-from natsup.supervisor.doctor_facts import Network, Pinholes, Router, TrialMapping, Way
+from natsup.supervisor import quirks
+from natsup.supervisor.doctor_facts import Asked, Network, Pinholes, Router, TrialMapping, Way
 from natsup.supervisor.doctor_findings import Finding, Level
+from natsup.upnp.description import Device
 
 
 def of_network(network: Network, router: Router | None) -> list[Finding]:
@@ -16,6 +18,7 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
         found.append(_traffic(network, network.used))
     if router is not None:
         found.append(_router(router, network))
+        found += _device(router)
         if not router.reason:
             found.append(_external(router))
         if router.mapping is not None:
@@ -109,6 +112,47 @@ def _router(router: Router, network: Network) -> Finding:
         f" NAT-PMP or PCP,"
         f" often at {page}; a firewall on this host has to let answers from UDP port 1900 in",
     )
+
+
+def _device(router: Router) -> list[Finding]:
+    """Which one it is, and what is known of it: nothing that is wrong by itself."""
+    if router.device is None:
+        return []
+    found = [Finding("router-model", "Model", Level.OK, model(router.device))]
+    for quirk in quirks.of_device(router.device):
+        about = f"{quirk.router}: {quirk.does}"
+        level = Level.NOTE if quirk.advice else Level.OK
+        found.append(Finding(f"quirk-{quirk.id}", "Known of it", level, about, quirk.advice))
+    return found
+
+
+def model(device: Device) -> str:
+    """Vendor and model, as people say them."""
+    if device.model.lower().startswith(device.vendor.lower()):
+        return device.model or "it does not say"
+    return f"{device.vendor} {device.model}".strip()
+
+
+def of_asked(asked: Sequence[Asked]) -> list[Finding]:
+    """Who answers by which protocol, a line for each interface."""
+    found = []
+    for one in asked:
+        name = (f"answers-{one.interface}", "Who answers")
+        said = ", ".join(
+            f"{_TITLES[answer.protocol]} {'yes' if answer.location else 'no'}"
+            for answer in one.answers
+        )
+        at = f" at {one.gateway}" if one.gateway else ""
+        what = f"by {one.interface}, from {one.address}{at}: {said or 'nobody'}"
+        there = any(answer.location for answer in one.answers)
+        if there == one.used:  # elsewhere nobody need answer
+            found.append(Finding(*name, Level.OK, what))
+        elif one.used:
+            found.append(Finding(*name, Level.NOTE, what, "see Router below"))
+        else:
+            advice = f"to ask the router there: --interface {one.interface}"
+            found.append(Finding(*name, Level.NOTE, what, advice))
+    return found
 
 
 _ASK_PROVIDER = "ask the provider for a public IPv4 address; natsup cannot help here"
@@ -217,6 +261,11 @@ def _with_removal(found: str, mapping: TrialMapping) -> str:
 
 def _why_not(mapping: TrialMapping) -> str:
     outcome = mapping.outcome
+    if isinstance(outcome, Conflict):
+        return (
+            "give the program another port, or free this one on that host; if nothing there has it,"
+            " remove it from the router's table of port forwardings"
+        )
     if isinstance(outcome, Ignored | Unknown) and outcome.silent:
         return "the router is overloaded or its UPnP hangs: restart it"
     if isinstance(outcome, Ignored) and outcome.slow:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from natsup.state.backlog import Backlog
 from natsup.state.chronicle import as_json
 from natsup.state.happenings import Event, What
 from natsup.state.history import Entry
@@ -45,9 +46,7 @@ class Events:
         self._waiting: deque[Entry] = deque()
         self._lost: list[Entry] = []  # the first of those that were too many, and
         self._count = 0  # how many there were
-        self._busy = False
-        self._come = trio.Event()
-        self._idle = trio.Event()
+        self._backlog = Backlog(self._next, self._write_aside)
         self._over = False  # nobody will ever read
         self._complained = False
 
@@ -60,26 +59,15 @@ class Events:
             self._count += 1
             return
         self._waiting.append(entry)
-        self._come.set()
+        self._backlog.wake()
 
     async def run(self) -> None:
         """Write what is told, until cancelled."""
-        while True:
-            await self._come.wait()
-            self._come = trio.Event()
-            while self._waiting or self._count:
-                entries = self._next()
-                self._busy = True
-                await trio.to_thread.run_sync(self._write, entries, abandon_on_cancel=True)
-                self._busy = False
-            self._idle.set()
-            self._idle = trio.Event()
+        await self._backlog.run()
 
     async def close(self, budget: float) -> None:
         """Wait until everything is written, for ``budget`` seconds at most."""
-        with trio.move_on_after(budget):
-            while self._waiting or self._busy:
-                await self._idle.wait()
+        await self._backlog.close(budget)
 
     def _next(self) -> list[Entry]:
         """Some of what is to be written; after the last of what was kept, what was lost."""
@@ -92,6 +80,12 @@ class Events:
             self._lost, self._count = [], 0
         return entries
 
+    async def _write_aside(self, entries: Sequence[Entry]) -> None:
+        try:
+            await trio.to_thread.run_sync(self._write, entries, abandon_on_cancel=True)
+        except RuntimeError:  # no thread can be started, and without one a reader holds all up
+            self._complain("there are too many processes")
+
     def _write(self, entries: Sequence[Entry]) -> None:
         """In a thread."""
         data = b"".join(map(line_of, entries))
@@ -101,7 +95,7 @@ class Events:
             while data:
                 data = data[self._write_some(data) :]
         except OSError as error:
-            self._complain(error)
+            self._complain("nobody reads" if error.errno == errno.EPIPE else error.strerror)
             if isinstance(self._where, int):
                 self._over = True
             elif self._fd >= 0:
@@ -129,8 +123,7 @@ class Events:
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll()
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, why: str | None) -> None:
         if not self._complained:
-            why = "nobody reads" if error.errno == errno.EPIPE else error.strerror
             log.warning("events are lost: %s: %s", self._where, why)
         self._complained = True

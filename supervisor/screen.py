@@ -8,7 +8,7 @@ from typing import TextIO
 
 from rich.console import Console
 
-_ASCII = str.maketrans({"→": "->", "…": "...", "“": '"', "”": '"'})
+_ASCII = str.maketrans({"→": "->", "…": "...", "“": '"', "”": '"', "─": "-", "│": "|", "▶": ">"})
 
 
 def utf8(environ: Mapping[str, str]) -> bool:
@@ -45,15 +45,19 @@ def width(stream: TextIO, environ: Mapping[str, str] = os.environ) -> int:
         return 80
 
 
+def plain(environ: Mapping[str, str] = os.environ) -> bool:
+    """Is there to be no colour, if this is a terminal? Pure."""
+    return bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+
+
 def console(environ: Mapping[str, str] = os.environ) -> Console | None:
     """The terminal that the standard output is; None: it is none."""
     if not sys.stdout.isatty():
         return None
-    plain = bool(environ.get("NO_COLOR")) or environ.get("TERM", "dumb") in ("", "dumb", "unknown")
     return Console(
         file=sys.stdout,
         force_terminal=True,
-        color_system=None if plain else "auto",
+        color_system=None if plain(environ) else "auto",
         width=width(sys.stdout, environ),
         highlight=False,
         markup=False,

@@ -120,7 +120,7 @@ async def find(
                     race.arrived(protocol, trio.current_time())
         nursery.cancel_scope.cancel()
     if winner is None:
-        return NoGateway(_why(network, order, reasons))
+        return NoGateway(why(network, order, reasons))
     return found[winner]
 
 
@@ -139,7 +139,7 @@ async def reopen(location: str, network: Network, speakers: Speakers) -> Gateway
     return gateway if gateway.location == location and await gateway.probe(2.0) is None else None
 
 
-def _why(network: Network, order: Sequence[str], reasons: dict[str, str]) -> str:
+def why(network: Network, order: Sequence[str], reasons: dict[str, str]) -> str:
     """Why there is none: what is said of one of them, or that none of them answers."""
     silence = discovery.silence(network)
     if reasons.get(UPNP, silence) != silence:

@@ -7,6 +7,7 @@ like a service in the text. A document with a DTD is not read at all.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import unescape
 from ipaddress import IPv4Address
 from urllib.parse import urljoin, urlsplit
 from xml.etree.ElementTree import Element, ParseError
@@ -85,6 +86,36 @@ def firewall(document: str, *, url: Url) -> Url:
             if target.isascii() and target.isprintable() and " " not in target:
                 return Url(url.host, port, target)
     raise Unreadable("the router's UPnP has no service that opens pinholes")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a router says that it is. ``names``: all makers and models in its description, for a
+    maker's software often names itself further down."""
+
+    vendor: str = ""
+    model: str = ""
+    names: tuple[str, ...] = ()
+
+
+_MAKER = ("manufacturer", "modelName", "modelNumber")
+_MOST_NAMES = 12
+_LONGEST_NAME = 64
+
+
+def device(document: str) -> Device:
+    """Which router it is, as far as it says. Never raises."""
+
+    def every(name: str) -> list[str]:
+        found = re.findall(rf"<{name}>([^<]{{1,1000}})</{name}>", document, re.IGNORECASE)
+        return [unescape(text).strip()[:_LONGEST_NAME] for text in found[:_MOST_NAMES]]
+
+    vendors, models, numbers = map(every, _MAKER)
+    vendor, model, number = (names[0] if names else "" for names in (vendors, models, numbers))
+    if number and number not in model and number.lower() not in ("1", "1.0"):
+        model = f"{model} {number}".strip()
+    every_name = dict.fromkeys([*vendors, *models, model])
+    return Device(vendor, model, tuple(name for name in every_name if name))
 
 
 def _read(document: str) -> tuple[str | None, list[tuple[str, str]]]:

@@ -55,7 +55,7 @@ class Files:
         return Path(interface or _interface_of(source), "", source)
 
     def addresses(self) -> list[Address]:
-        return [address for _, address in _addresses()]
+        return [address for _, address in by_interface()]
 
     def mac_of(self, host: str, interface: str) -> str:
         try:
@@ -96,11 +96,11 @@ def _covers(destination: str, host: str) -> bool:
 
 
 def _interface_of(address: str) -> str:
-    return next((name for name, found in _addresses() if found.own == address), "")
+    return next((name for name, found in by_interface() if found.own == address), "")
 
 
-def _addresses() -> list[tuple[str, Address]]:
-    """This host's addresses, each with its interface."""
+def by_interface() -> list[tuple[str, Address]]:
+    """This host's addresses, each with its interface. Raises OSError."""
     import array  # which the supervisor needs nowhere else
 
     room = array.array("B", bytes(_MOST * _ENTRY.size))

@@ -50,7 +50,8 @@ def _typed(line: str) -> str:
 def commands(text: str) -> Iterator[list[str]]:
     """The command lines of natsup's in its code, in words, without natsup itself."""
     for line in code(text):
-        for found in re.findall(r"(?:^|[\s/|&'])natsup((?: [^|&#;>']+)?)", f"{line} "):
+        # "problem: natsup does not" is a message, and no command
+        for found in re.findall(r"(?:^|(?<!:)[\s/|&'])natsup((?: [^|&#;>']+)?)", f"{line} "):
             words = found.removeprefix(" natsup").split()  # an image of that name
             if words and re.fullmatch(r"-{0,2}[a-z][a-z-]*", words[0]):
                 yield words

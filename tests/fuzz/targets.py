@@ -21,7 +21,7 @@ import trio
 from natsup.state import chronicle, history, journal, known, report
 from natsup.state.model import Conflict, Ignored, Mapped, Port, Protocol, Unknown
 from natsup.upnp import adding, ears, igd, listing, ssdp, trust
-from natsup.upnp.description import Service, Unreadable, services
+from natsup.upnp.description import Service, Unreadable, device, services
 from natsup.upnp.description import firewall as find_firewall
 from natsup.upnp.library import HttpResponse
 from natsup.upnp.pinhole import soap as pinhole_soap
@@ -100,8 +100,12 @@ def ssdp_notify(data: bytes) -> None:
 
 
 def description(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    said = device(text)
+    assert max(map(len, (said.vendor, said.model, *said.names))) < 200
+    assert len(said.names) < 50
     try:
-        found = services(data.decode("utf-8", "replace"), url=URL)
+        found = services(text, url=URL)
     except Unreadable as error:
         plain(str(error))
         return

@@ -40,11 +40,19 @@ def doctor(
     lab: Lab, environ: dict[str, str], *words: str, prefix: tuple[str, ...] = ()
 ) -> tuple[int, dict[str, dict[str, Any]]]:
     """`natsup doctor --json` on lan1: its exit status, and what it says by id."""
+    status, document = report(lab, environ, *words, prefix=prefix)
+    return status, {check["id"]: check for check in document["checks"]}
+
+
+def report(
+    lab: Lab, environ: dict[str, str], *words: str, prefix: tuple[str, ...] = ()
+) -> tuple[int, dict[str, Any]]:
+    """The same, with all that it says."""
     done = lab.run("lan1", [*prefix, NATSUP, "doctor", "--json", *words], env=environ)
     assert done.stderr == ""
-    document = json.loads(done.stdout)
+    document: dict[str, Any] = json.loads(done.stdout)
     assert document["ok"] is (done.returncode == 0)
-    return done.returncode, {check["id"]: check for check in document["checks"]}
+    return done.returncode, document
 
 
 def bad(found: dict[str, dict[str, Any]]) -> set[str]:

@@ -30,6 +30,7 @@ from natsup.state.model import (
 )
 from natsup.supervisor import doctor_trials
 from natsup.supervisor.doctor_facts import (
+    Facts,
     Folder,
     Kernel,
     Network,
@@ -377,17 +378,20 @@ def test_the_table() -> None:
         "problem  The other  bad ?[2J\n"
         "                    → mend it\n"
         "\n"
+        "Do this first: The other: mend it\n"
         "1 problem: natsup does not work here yet."
     )
     assert as_text(SAID[:1]).endswith("\n\nEverything that natsup needs works here.")
 
 
 def test_the_document() -> None:
-    one, other = as_json(SAID)["checks"]
+    facts = Facts(KERNEL, RIGHTS, FOLDER, NETWORK, ROUTER)
+    one, other = as_json(SAID, facts)["checks"]
     assert one == {"id": "one", "title": "One", "level": "ok", "found": "good", "advice": None}
     assert (other["level"], other["advice"]) == ("problem", "mend it")
-    assert as_json(SAID)["ok"] is False
-    assert as_json(SAID[:1])["ok"] is True
+    assert as_json(SAID, facts)["ok"] is False
+    assert as_json(SAID, facts)["next"] == ["other"]
+    assert as_json(SAID[:1], facts)["ok"] is True
 
 
 # --- trying things ---

@@ -72,6 +72,34 @@ def test_a_slow_reader_is_told_how_much_it_missed() -> None:
     assert found[-1]["reason"] == "5 events for which the reader was too slow"
 
 
+def test_without_a_thread_events_are_lost_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user has too many processes at times; a write in the supervisor's own thread may block."""
+    read, write = os.pipe()
+
+    async def refused(*words: object, **more: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> None:
+        events = Events(write)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(events.run)
+            with monkeypatch.context() as short:
+                short.setattr(trio.to_thread, "run_sync", refused)
+                events.tell(entry(What.MAPPED))
+                await events.close(10)
+            events.tell(entry(What.REMOVED))
+            await events.close(10)
+            nursery.cancel_scope.cancel()
+
+    trio.run(run)
+    os.close(write)
+    with open(read) as file:
+        assert [json.loads(line)["what"] for line in file] == ["removed"]
+    assert "there are too many processes" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("where", "why"),
     [
