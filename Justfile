@@ -49,6 +49,18 @@ fuzz *arguments: setup
 explain-page: setup
     .venv/bin/natsup explain --markdown > docs/explain.md
 
+# the page that is drawn from what the code imports
+architecture: setup
+    {{python}} -m tests.docs.architecture
+
+# dist/natsup_VERSION_ARCH.deb, for the Debian that this is
+deb:
+    packaging/deb dist
+
+# install natsup by pipx, uv and its package on fresh Debians: "bookworm", "trixie"; as root, mmdebstrap
+install-test +suites="bookworm trixie": setup
+    for suite in {{suites}}; do {{python}} -m tests.packaging.debian $suite || exit 1; done
+
 # the figures, as ratios; needs gcc and strace, and root
 bench *arguments: setup
     {{python}} -m tests.bench.bench {{arguments}}

@@ -32,7 +32,10 @@ _COMMANDS = (
     ("retry", "SESSION PORT", "ask the router for a port now"),
     ("demo", "", "the main job, with no router needed"),
     ("gateway", "--internal A --external A", "a small router, to try and to test"),
+    ("manual", "[PAGE]", "a manual page: natsup manual | man -l -"),
+    ("completions", "SHELL", "what has a shell complete natsup's words"),
 )
+_DESCRIBE = "\0describe"  # in place of arguments; nobody can type it
 
 
 def main(words: list[str]) -> int:
@@ -45,9 +48,10 @@ def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
     network: dict[str, str] = {}
     try:
-        check_state_folder(os.environ)
-        if name in ("doctor", "clean"):
-            network = of_network(os.environ)
+        if rest != [_DESCRIBE]:
+            check_state_folder(os.environ)
+            if name in ("doctor", "clean"):
+                network = of_network(os.environ)
     except BadOption as error:
         return complain(str(error))
     if name == "status":
@@ -101,6 +105,14 @@ def _run(words: list[str]) -> int:
         return ordering.command(_Parser(prog=f"natsup {name}", description=description), name, rest)
     if name == "gateway":
         return _gateway(rest)
+    if name == "manual":
+        from natsup.supervisor import manual
+
+        return manual.main(_Parser(prog="natsup manual"), rest)
+    if name == "completions":
+        from natsup.supervisor import completions
+
+        return completions.main(_Parser(prog="natsup completions"), rest)
     if name in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -127,8 +139,39 @@ def _nearest(name: str) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+class _Described(Exception):
+    """In place of a run: how the command's words would have been read."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def described() -> dict[str, tuple[str, argparse.ArgumentParser]]:
+    """Of every command but exec what it is for, in a few words, and the parser of its words."""
+    found = {}
+    for name, _, what in _COMMANDS:
+        if name != "exec":
+            try:
+                _run([name, _DESCRIBE])
+            except _Described as command:
+                found[name] = (what, command.parser)
+    return found
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse, with one line for what is wrong and natsup's own status."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._describe(args)
+        return super().parse_args(args, namespace)
+
+    def parse_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._describe(args)
+        return super().parse_intermixed_args(args, namespace)
+
+    def _describe(self, words: object) -> None:
+        if words == [_DESCRIBE]:
+            raise _Described(self)
 
     def error(self, message: str) -> NoReturn:
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
