@@ -1,8 +1,15 @@
 """The command line. `natsup exec` must be quick: nothing else is imported on its way."""
 
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
 import sys
+
+# Who starts a program by natsup and interrupts it expects it to die of that, however early. Python
+# has a handler of its own only where the signal was not ignored; exec would take it away anyway.
+# (The module around _signal takes time to import, in which Ctrl-C would still be an exception.)
+if sys.argv[1:2] == ["exec"] and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 from natsup.supervisor.complaints import complain
 

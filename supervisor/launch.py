@@ -223,14 +223,14 @@ def _as_parent(program: _Program, page: Page) -> int:
     to_guard.close()
     word, _, listener_fd = handover.receive(from_program)
     if word != handover.LISTENER or listener_fd is None:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     handover.send(from_program, handover.RECEIVED)
     if handover.receive(from_program)[0] == handover.FAILED:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     from_program.close()
     word, pid, pidfd = handover.receive(control)
     if word != handover.PROGRAM or pidfd is None:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     from natsup.supervisor.detach import let_go
     from natsup.supervisor.listener import Listener
 
@@ -245,9 +245,17 @@ def _as_parent(program: _Program, page: Page) -> int:
     return guard.end_as(status)
 
 
-def _status_of_failure(supervisor: int) -> int:
-    """The program did not start; the child that tried has said why and left its status."""
+def _status_of_failure(supervisor: int, control: handover.End) -> int:
+    """The program did not start; the child that tried has said why and left its status, or has
+    been killed, perhaps by a signal to all of them."""
+    from natsup.supervisor import guard
+
     _, status = os.waitpid(supervisor, 0)
+    word = handover.STATUS
+    while word:
+        word, ended, _ = handover.receive(control)
+        if word == handover.STATUS and not os.WIFSTOPPED(ended):
+            return guard.end_as(ended)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else FAILED
 
 
@@ -288,6 +296,8 @@ def _supervise_child(
                 handover.send(control, handover.PROGRAM, pid, os.pidfd_open(pid))
                 guard.become_supervisor(listener, page, control.fileno(), program=pid)
         _, ended = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(ended):
+            handover.send(control, handover.STATUS, ended)
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     except BaseException as error:
         status = _tell_of_crash(error, quietly=runs)
