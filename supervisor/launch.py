@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 from natsup.supervisor import abi, child, handover, libc
 from natsup.supervisor.complaints import FAILED, complain
-from natsup.supervisor.filter import FilterRefused, cache_file, install, load, under_natsup
+from natsup.supervisor.filter import FilterRefused, cache_file, install, load
 from natsup.supervisor.page import Page
 from natsup.supervisor.surroundings import ends_everything, look
 
@@ -73,9 +73,6 @@ def run(
         carried = events if isinstance(events, int) else None
         if carried is not None:
             os.set_inheritable(carried, False)
-        if under_natsup():
-            _forget_coerced_locale()
-            program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
         surroundings = look(track_close, inherited=inherited, events=carried)
         program.closes = surroundings.closes
         page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
@@ -84,6 +81,14 @@ def run(
     if as_parent:
         return _as_parent(program, page)
     _in_place(program, page)
+
+
+def run_inside(command: list[str], *, argv0: str | None) -> "NoReturn":
+    """Become ``command`` under a natsup that supervises this process already: the kernel allows
+    one, and the outer one serves all inside. Raises `LaunchFailed`."""
+    program = _Program(command, io_uring=True, argv0=argv0)
+    _forget_coerced_locale()
+    program.exec()
 
 
 class _Program:
