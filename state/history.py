@@ -29,6 +29,7 @@ from typing import Any
 
 from natsup.state import aside
 from natsup.state.backlog import Backlog
+from natsup.state.files import open_regular
 from natsup.state.happenings import FAILURES, Caller, Event, What, repeats
 from natsup.state.model import Port
 
@@ -128,7 +129,7 @@ def opened(directory: Path) -> list[int]:
         # In this order: a file that is renamed in between is found twice, and none is missed.
         for name in (NAME, OLD):
             try:
-                fds.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+                fds.append(open_regular(directory / name, os.O_RDONLY))
             except FileNotFoundError:
                 continue
     except OSError:

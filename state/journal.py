@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from natsup.state import points
+from natsup.state.files import check_link, check_owner, open_regular
 from natsup.state.gateway import protocol_of
 from natsup.state.ledger import Note, State
 from natsup.state.model import Port
@@ -443,8 +444,17 @@ def extend(
         record["internal_address"] = known.internal_address
     if handle:
         record["handle"] = handle
-    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+    with (
+        contextlib.suppress(OSError),
+        open(open_regular(path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file,
+    ):
         file.write(b"\n" + json.dumps(record).encode() + b"\n")
+
+
+def check_folder(directory: Path) -> None:
+    """Raises OSError where this user had better not clean up what sessions left."""
+    with contextlib.suppress(FileNotFoundError):
+        check_owner(directory / "sessions")
 
 
 def remove(path: Path) -> None:
@@ -458,7 +468,11 @@ def remove_unread(directory: Path, *, wall: float) -> None:
     """Remove what sessions left that ended while they wrote a journal that nobody has read yet.
     Raises OSError."""
     for path in directory.glob("sessions/*.new"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fd = open_regular(path, os.O_RDONLY)
+        except OSError:  # it has gone, or is none of ours
+            continue
+        with open(fd, "rb") as file, contextlib.suppress(FileNotFoundError):
             if wall - os.fstat(file.fileno()).st_mtime < _UNREAD_SECONDS:
                 continue  # it may not be locked yet
             with contextlib.suppress(BlockingIOError):
@@ -602,7 +616,7 @@ def read(path: Path) -> SessionRecord | None:
     """The session in a file; None if it is gone or no journal. Alive: somebody holds its lock."""
     for _ in range(_TRIES):
         try:
-            with path.open("rb") as file:
+            with open(open_regular(path, os.O_RDONLY), "rb") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     alive = False
@@ -626,6 +640,7 @@ def sessions(directory: Path) -> list[SessionRecord]:
     folder is there and cannot be read."""
     folder = directory / "sessions"
     try:
+        check_link(folder)
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return []

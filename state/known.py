@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from natsup.state.files import open_regular
+
 _NAME = "networks.json"
 _MOST = 32  # networks
 _NONE_FOR = 300.0  # seconds for which "no router here" counts
@@ -65,7 +67,7 @@ def remember(folder: Path, network: str, known: Known) -> None:
 def _load(folder: Path) -> dict[str, Known]:
     """What stands in the file, as far as it can be read."""
     try:
-        with (folder / _NAME).open("rb") as file:
+        with open(open_regular(folder / _NAME, os.O_RDONLY), "rb") as file:
             document = json.loads(file.read(_LONGEST))
         return {str(name): _read(known) for name, known in document.items()}
     except (

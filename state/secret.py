@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from natsup.state.files import open_regular
+
 log = logging.getLogger("natsup.state")
 _NAME = "secret"
 _BYTES = 32
@@ -46,7 +48,7 @@ def secret(folder: Path) -> bytes:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             found = file.read(_BYTES)
     except OSError:
         return None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from natsup.state import aside
+from natsup.state.files import open_regular
 from natsup.state.gateway import Gateway, Neighbours, Pinholes, host, protocol_of
 from natsup.state.happenings import Caller, removal
 from natsup.state.history import Entry
@@ -25,6 +26,7 @@ from natsup.state.journal import (
     SessionRecord,
     SocketRecord,
     boot,
+    check_folder,
     extend,
     remove,
     remove_unread,
@@ -181,7 +183,8 @@ async def sweep(
     """
     report = SweepReport()
     try:
-        fd = os.open(directory / "sweep.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        check_folder(directory)
+        fd = open_regular(directory / "sweep.lock", os.O_RDWR | os.O_CREAT)
     except FileNotFoundError:
         return report
     except OSError as error:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from ipaddress import IPv4Address
 from typing import Any, NoReturn
 
-from natsup.state.journal import default_directory, remove_unread, sessions
+from natsup.state.journal import check_folder, default_directory, remove_unread, sessions
 from natsup.supervisor import output
 from natsup.supervisor.complaints import SEE_FOLDER, complain
 from natsup.supervisor.options import BadOption, check_state_folder
@@ -208,6 +208,7 @@ def _clean(words: list[str], network: dict[str, str]) -> int:
 
         wait_for_sessions(directory, options.wait)
     try:
+        check_folder(directory)
         dead = [session for session in sessions(directory) if not session.alive]
         left = forget(dead, wall=time.time())
         remove_unread(directory, wall=time.time())

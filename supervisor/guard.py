@@ -178,10 +178,19 @@ class _Guard:
         if events.get(calls, 0) & select.POLLIN:
             self._listener.pass_next(self._own_page)
         if control in ready:
-            self._hear()
+            self._hear_all()
         if self._restart_at is not None and self._restart_at <= time.monotonic():
             self.start(self._how)
         return ready
+
+    def _hear_all(self) -> None:
+        """All that is there: a signal that has come as well may be about any of it."""
+        poll = select.poll()
+        while self._control is not None:
+            poll.register(self._control, select.POLLIN)
+            if not poll.poll(0):
+                return
+            self._hear()
 
     def _hear(self) -> None:
         """One word of the supervisor's, or the end of the stream, after which there is none."""
@@ -432,10 +441,12 @@ class ParentGuard(_Guard):
                 os._exit(0)
 
     def _program_changed(self, status: int) -> None:
-        if os.WIFSTOPPED(status):
-            self._stop(os.WSTOPSIG(status))
-        else:
+        if not os.WIFSTOPPED(status):
             self._status = status
+        elif os.WSTOPSIG(status) == signal.SIGSTOP:
+            self._mirrored_stop = True  # the supervisor sends the signal, too
+        else:
+            self._stop(os.WSTOPSIG(status))
 
     def _stop(self, number: int) -> None:
         """Stop by ``number``: SIGTSTP, SIGTTIN or SIGTTOU. SIGSTOP the supervisor sends here.

@@ -20,7 +20,7 @@ RECEIVED = b"received"
 
 # From the supervisor to the guard
 PROGRAM = b"program"  # with the pid, and a pidfd of the program's first process
-STATUS = b"status"  # with a wait status of that process (as parent only): not SIGSTOP's
+STATUS = b"status"  # with a wait status of that process (as parent only)
 KEEP = b"keep"  # with a descriptor that must outlive the supervisor, as the one before it: the
 # journal, which is locked
 DONE = b"done"  # nothing is left to guard

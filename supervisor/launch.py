@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 from natsup.supervisor import abi, child, handover, libc
 from natsup.supervisor.complaints import FAILED, complain
-from natsup.supervisor.filter import FilterRefused, cache_file, install, load, under_natsup
+from natsup.supervisor.filter import FilterRefused, cache_file, install, load
 from natsup.supervisor.page import Page
 from natsup.supervisor.surroundings import ends_everything, look
 
@@ -73,9 +73,6 @@ def run(
         carried = events if isinstance(events, int) else None
         if carried is not None:
             os.set_inheritable(carried, False)
-        if under_natsup():
-            _forget_coerced_locale()
-            program.exec()  # the kernel allows one supervisor; the outer natsup serves all inside
         surroundings = look(track_close, inherited=inherited, events=carried)
         program.closes = surroundings.closes
         page = Page.create([os.fsencode(text) for text in (*surroundings.texts(), *words)])
@@ -84,6 +81,14 @@ def run(
     if as_parent:
         return _as_parent(program, page)
     _in_place(program, page)
+
+
+def run_inside(command: list[str], *, argv0: str | None) -> "NoReturn":
+    """Become ``command`` under a natsup that supervises this process already: the kernel allows
+    one, and the outer one serves all inside. Raises `LaunchFailed`."""
+    program = _Program(command, io_uring=True, argv0=argv0)
+    _forget_coerced_locale()
+    program.exec()
 
 
 class _Program:
@@ -223,14 +228,14 @@ def _as_parent(program: _Program, page: Page) -> int:
     to_guard.close()
     word, _, listener_fd = handover.receive(from_program)
     if word != handover.LISTENER or listener_fd is None:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     handover.send(from_program, handover.RECEIVED)
     if handover.receive(from_program)[0] == handover.FAILED:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     from_program.close()
     word, pid, pidfd = handover.receive(control)
     if word != handover.PROGRAM or pidfd is None:
-        return _status_of_failure(supervisor)
+        return _status_of_failure(supervisor, control)
     from natsup.supervisor.detach import let_go
     from natsup.supervisor.listener import Listener
 
@@ -245,9 +250,17 @@ def _as_parent(program: _Program, page: Page) -> int:
     return guard.end_as(status)
 
 
-def _status_of_failure(supervisor: int) -> int:
-    """The program did not start; the child that tried has said why and left its status."""
+def _status_of_failure(supervisor: int, control: handover.End) -> int:
+    """The program did not start; the child that tried has said why and left its status, or has
+    been killed, perhaps by a signal to all of them."""
+    from natsup.supervisor import guard
+
     _, status = os.waitpid(supervisor, 0)
+    word = handover.STATUS
+    while word:
+        word, ended, _ = handover.receive(control)
+        if word == handover.STATUS and not os.WIFSTOPPED(ended):
+            return guard.end_as(ended)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else FAILED
 
 
@@ -288,6 +301,8 @@ def _supervise_child(
                 handover.send(control, handover.PROGRAM, pid, os.pidfd_open(pid))
                 guard.become_supervisor(listener, page, control.fileno(), program=pid)
         _, ended = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(ended):
+            handover.send(control, handover.STATUS, ended)
         status = os.WEXITSTATUS(ended) if os.WIFEXITED(ended) else FAILED
     except BaseException as error:
         status = _tell_of_crash(error, quietly=runs)

@@ -12,7 +12,11 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
+
+from natsup.state.files import open_regular
 
 _JOURNAL = "/run/systemd/journal/socket"
 _LONGEST = 1 << 20  # bytes, looked at when a session begins
@@ -100,16 +104,16 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str) -> None:
     logging.raiseExceptions = False  # a log that cannot be written must not reach the program
     handler: logging.Handler
     if file is not None:
-        handler = _file(Path(file), session)
+        handler = _file(Path(file), session, _open_at_once)
     elif where == "journal":
         handler = JournalHandler(session)
     elif where == "stderr":
         try:
             handler = StderrHandler()
         except OSError:  # ENXIO: a socket
-            handler = _file(folder / "log", session)
+            handler = _file(folder / "log", session, open_regular)
     else:
-        handler = _file(folder / "log", session)
+        handler = _file(folder / "log", session, open_regular)
     if not isinstance(handler, JournalHandler):
         handler.setFormatter(logging.Formatter(f"{_FORMAT} [{session}]"))
     top = logging.getLogger("natsup")
@@ -120,12 +124,28 @@ def set_up(where: str, *, file: str | None, folder: Path, session: str) -> None:
             handler.handle(record)
 
 
-def _file(path: Path, session: str) -> logging.Handler:
+class FileHandler(logging.FileHandler):
+    """Writes to a file that is opened by ``opener`` (see open())."""
+
+    def __init__(self, path: Path, opener: Callable[[str, int], int]) -> None:
+        self._opener = opener
+        super().__init__(path, encoding="utf-8")
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=self._opener)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """What the user names may be a FIFO, or a terminal."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+
+
+def _file(path: Path, session: str, opener: Callable[[str, int], int]) -> logging.Handler:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.is_file() and path.stat().st_size > _LONGEST:
             path.replace(path.with_name(path.name + ".old"))  # other sessions go on in that one
-        return logging.FileHandler(path, encoding="utf-8")
+        return FileHandler(path, opener)
     except OSError:
         # Somebody who looks for a reason looks there next.
         return JournalHandler(session) if os.path.exists(_JOURNAL) else logging.NullHandler()

@@ -62,18 +62,17 @@ class Mirror:
     def _repeat(self, status: int) -> None:
         """SIGSTOP and SIGCONT both go to the guard from here, so that the later one counts. A stop
         by another signal the guard has to repeat itself, and sees to it that a SIGCONT is not lost
-        on it.
+        on it. It is told of every stop first: whose SIGCONT comes next depends on that.
         """
         self.ended = os.WIFEXITED(status) or os.WIFSIGNALED(status)
         control = self._control()
         guard = handover.maker(control)
         if os.getppid() != guard:  # it is dead, and its number may be another's
             return
-        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP:
-            os.kill(guard, signal.SIGSTOP)
-            return
         if not os.WIFCONTINUED(status):
             with contextlib.suppress(OSError):  # it has just died
                 handover.send(control, handover.STATUS, status)
-        if not os.WIFSTOPPED(status):
+        if os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGSTOP:
+            os.kill(guard, signal.SIGSTOP)
+        elif not os.WIFSTOPPED(status):
             os.kill(guard, signal.SIGCONT)  # the stopped do not hear of an end either

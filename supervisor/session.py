@@ -37,6 +37,8 @@ from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
 # How long one Python thread may keep another waiting: the receiver is the one that must not wait.
 _SWITCH_SECONDS = 0.0005
 
+# How long the guard may take to hand the calls over. As parent it may be stopped, by Ctrl-Z say.
+_GUARD_SECONDS = 1.0
 
 # Soft limits are the program's (ulimit -S); the supervisor takes what it may have. A core of its
 # own nobody asked for.
@@ -115,8 +117,12 @@ def _first_unprivileged() -> int:
 def _take_calls(control: handover.End) -> bool:
     """From the guard, which lets them pass until it hears this. True: it wants the session to end.
 
-    If it has gone meanwhile, there is nobody else to take them, or to clean up."""
+    If it has gone meanwhile, there is nobody else to take them, or to clean up. The time limit also
+    makes up for what this process may have done before it began anew: that its end of the stream
+    is non-blocking stays across exec.
+    """
     finish = False
+    control.settimeout(_GUARD_SECONDS)
     with contextlib.suppress(OSError):
         handover.send(control, handover.TAKING)
         while (word := handover.receive(control)[0]) not in (handover.RECEIVED, b""):

@@ -91,7 +91,8 @@ def main() -> None:
         if word == "exit":
             sys.exit(int(value))
         elif word == "stop":
-            os.kill(0 if value == "group" else os.getpid(), signal.SIGTSTP)
+            number = signal.SIGSTOP if value == "at once" else signal.SIGTSTP
+            os.kill(0 if value == "group" else os.getpid(), number)
         elif word == "size":
             size = os.get_terminal_size(0)
             os.write(1, f"<size {size.columns}x{size.lines}>\n".encode())

@@ -90,6 +90,7 @@ def keys(way: Way, bare: Way) -> dict[str, str]:
         found["Ctrl-Z and fg"] = _stop(shell, pid, way, "\x1a")
         found["the program stops itself; fg"] = _stop(shell, pid, way, "stop\n")
         found["the program stops its group; fg"] = _stop(shell, pid, way, "stop group\n")
+        found["the program stops itself by SIGSTOP; fg"] = _stop(shell, pid, way, "stop at once\n")
         counts = shell.counts(way.launcher(pid, group, parent))
         reading = "not tried" if way.name == "tini" else _read_behind(shell)
         shell.type("exit 7\n")
@@ -98,7 +99,7 @@ def keys(way: Way, bare: Way) -> dict[str, str]:
         found["Ctrl-C"] = _times(counts["INT"])
         found["Ctrl-\\"] = _times(counts["QUIT"])
         found["the window's size changes"] = f"{_times(counts['WINCH'])}, {size}"
-        found["SIGCONT, for the last of three continues"] = _times(counts["CONT"] - 2)
+        found["SIGCONT, for the last of four continues"] = _times(counts["CONT"] - 3)
         found["exit status in the shell"] = str(shell.status())
     return found
 

@@ -124,6 +124,22 @@ def test_natsup_in_natsup(way: Way, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (6, "7010\n", "")
 
 
+@pytest.mark.parametrize("other", [False, True], ids=["closed", "another file's"])
+def test_the_inner_one_leaves_the_events_of_the_outer_one(
+    way: Way, tmp_path: Path, other: bool
+) -> None:
+    """The variable is inherited and its descriptor is not: by that number the program may have a
+    file of its own, which is there for what it runs."""
+    opened = f'exec 7>"{tmp_path}/own"; ' if other else ""
+    inside = "echo there >&7 && echo inner" if other else "echo inner"
+    script = f"{opened}exec \"$@\" sh -c '{inside}'"
+    outer = f'exec 7>"{tmp_path}/events"; NATSUP_EVENTS=7 exec "$@"'
+    words = ["sh", "-c", script, "sh", NATSUP, "exec", "--"]
+    done = way.run(*words, before=["sh", "-c", outer, "sh"])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "inner\n", "")
+    assert not other or (tmp_path / "own").read_text() == "there\n"
+
+
 LISTENER = """
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -16,7 +16,9 @@ from natsup.state.journal import (
     Header,
     Journal,
     SocketRecord,
+    check_folder,
     default_directory,
+    extend,
     read,
     remove,
     remove_unread,
@@ -55,6 +57,41 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert record.location == GATEWAY.location
     journal.end(left=False)
     assert sessions(tmp_path) == []
+
+
+def test_what_somebody_else_has_put_there(tmp_path: Path) -> None:
+    """Nobody waits for a FIFO's writer, nor follows a link."""
+    folder = tmp_path / "state/sessions"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "x.jsonl")
+    os.mkfifo(folder / "x.new")
+    journal = written(tmp_path / "another")
+    (own,) = sessions(tmp_path / "another")
+    assert own.path is not None
+    link = folder / "y.jsonl"
+    link.symlink_to(own.path)
+    before = own.path.read_bytes()
+    assert sessions(tmp_path / "state") == []
+    remove_unread(tmp_path / "state", wall=4e9)
+    extend(link, PORT, own.ports[PORT], expires=None, wall=2000.0)
+    extend(folder / "x.jsonl", PORT, own.ports[PORT], expires=None, wall=2000.0)
+    assert own.path.read_bytes() == before
+    journal.end(left=False)
+
+
+def test_a_folder_of_another_users(tmp_path: Path) -> None:
+    """Root follows no link of his, and changes nothing that he could exchange meanwhile."""
+    journal = written(tmp_path / "another")
+    link = tmp_path / "sessions"
+    link.symlink_to(tmp_path / "another/sessions")
+    assert len(sessions(tmp_path)) == 1
+    check_folder(tmp_path)
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(OSError, match="link of uid 65534's"):
+        sessions(tmp_path)
+    with pytest.raises(PermissionError, match="sudo -u '#65534'"):
+        check_folder(tmp_path)
+    journal.end(left=False)
 
 
 def test_what_is_left_on_the_router_keeps_the_journal(tmp_path: Path) -> None:

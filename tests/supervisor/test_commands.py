@@ -279,6 +279,22 @@ def test_nothing_to_clean(environ: dict[str, str]) -> None:
     assert done.stdout == "Nothing to clean: no session ended without cleaning up.\n"
 
 
+def test_root_cleans_in_no_folder_of_anothers(environ: dict[str, str], tmp_path: Path) -> None:
+    """He could have it lead elsewhere, where root would remove what was never natsup's."""
+    precious = tmp_path / "precious.new"
+    precious.touch()
+    os.utime(precious, (0, 0))
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    folder.mkdir()
+    (folder / "sessions").symlink_to(tmp_path)
+    os.lchown(folder / "sessions", 65534, 65534)
+    done = subprocess.run([NATSUP, "clean"], env=environ, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "it is uid 65534's" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert precious.exists()
+
+
 def test_a_dead_session_that_had_nothing_is_cleaned_without_a_router(
     environ: dict[str, str],
 ) -> None:

@@ -166,6 +166,48 @@ def test_interrupted(environ: dict[str, str], broken: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+_INTERRUPTED_CALL = """
+import os, signal
+from natsup.supervisor import {module} as module
+def call(*words, **more):
+    os.kill(0, signal.SIGINT)
+    raise KeyError("a mistake")
+module.{name} = call
+"""
+
+
+@pytest.mark.parametrize("layout", [[], ["--as-parent"]], ids=["in place", "as parent"])
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        pytest.param(_INTERRUPTED_IMPORT.format(name="natsup.supervisor.complaints"), id="first"),
+        pytest.param(_INTERRUPTED_IMPORT.format(name="natsup.supervisor.launch"), id="imports"),
+        pytest.param(_INTERRUPTED_CALL.format(module="filter", name="load"), id="before filter"),
+        pytest.param(_INTERRUPTED_CALL.format(module="libc", name="execvp"), id="before exec"),
+    ],
+)
+def test_interrupted_before_the_program_runs(
+    environ: dict[str, str], broken: Path, layout: list[str], interrupt: str
+) -> None:
+    """The terminal tells all there is. A shell's loop ends where a command dies of it."""
+    broken.write_text(interrupt)
+    command = ["unshare", "--net", NATSUP, "exec", *layout, "--", "true"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, env=environ, process_group=0
+    ) as process:
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == -signal.SIGINT
+
+
 def test_interrupted_in_a_group() -> None:
     group = BaseExceptionGroup("", [BaseExceptionGroup("", [KeyboardInterrupt()]), ValueError()])
     assert crash.end(group) == 128 + signal.SIGINT

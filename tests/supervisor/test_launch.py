@@ -131,6 +131,18 @@ def test_sigpipe_kills_as_ever(natsup_exec: Exec, layout: list[str]) -> None:
     assert int(ended.stdout.split()[1], 16) & (1 << (signal.SIGXFSZ - 1)) == 0
 
 
+@pytest.mark.parametrize("layout", [[], ["--as-parent"]], ids=["in place", "as parent"])
+@pytest.mark.parametrize("ignored", [True, False])
+def test_whether_the_program_ignores_interrupts_is_its_callers_affair(
+    environ: dict[str, str], layout: list[str], ignored: bool
+) -> None:
+    """A shell without job control has its background jobs ignore SIGINT."""
+    caller = ["env", "--ignore-signal=INT" if ignored else "--default-signal=INT"]
+    command = [*caller, NATSUP, "exec", *layout, "--", "grep", "SigIgn", "/proc/self/status"]
+    ended = subprocess.run(["unshare", "--net", *command], capture_output=True, env=environ)
+    assert bool(int(ended.stdout.split()[1], 16) & (1 << (signal.SIGINT - 1))) == ignored
+
+
 def test_wait_finds_no_children(natsup_exec: Exec, layout: list[str]) -> None:
     """A program that waits for any child must not be given the guard."""
     script = "import os\ntry: print(os.wait())\nexcept ChildProcessError: print('none')"

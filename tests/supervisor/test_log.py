@@ -97,6 +97,17 @@ def test_where_pid_1_logs(environ: dict[str, str], tmp_path: Path, kind: str) ->
     assert "session for sh" in text
 
 
+def test_a_log_that_is_a_fifo(environ: dict[str, str]) -> None:
+    """A bind() does not wait until somebody reads it."""
+    folder = Path(environ["NATSUP_STATE_DIR"])
+    folder.mkdir()
+    os.mkfifo(folder / "log")
+    script = "import socket; socket.socket().bind(('', 7000)); print('bound')"
+    command = ["unshare", "--net", NATSUP, "exec", "--", sys.executable, "-c", script]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=15)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "bound\n", "")
+
+
 def test_what_comes_before_the_log_is_in_it(top: logging.Logger, tmp_path: Path) -> None:
     log.hold(verbose=False)
     logging.getLogger("natsup.calls").warning("early")

@@ -1,5 +1,7 @@
 """Who takes the calls after a supervisor's end: the next one asks its guard for them."""
 
+import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,33 @@ def ends() -> Iterator[Ends]:
     yield here, there
     here.close()
     there.close()
+
+
+def test_a_guard_is_waited_for(ends: Ends) -> None:
+    """Until it says that it lets no more calls pass; also by a supervisor that has begun anew, and
+    finds its end as it was before."""
+    here, there = ends
+    here.setblocking(False)
+    again = handover.End(fileno=os.dup(here.fileno()))
+    taken: list[bool] = []
+    asking = threading.Thread(target=lambda: taken.append(session._take_calls(again)))
+    asking.start()
+    assert handover.receive(there)[0] == handover.TAKING
+    asking.join(0.1)
+    assert asking.is_alive()
+    handover.send(there, handover.FINISH)
+    handover.send(there, handover.RECEIVED)
+    asking.join(20)
+    assert taken == [True]
+    again.close()
+
+
+def test_a_guard_that_is_stopped(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not waited for until somebody types fg."""
+    here, there = ends
+    monkeypatch.setattr(session, "_GUARD_SECONDS", 0.05)
+    assert not session._take_calls(here)
+    assert handover.receive(there)[0] == handover.TAKING
 
 
 @pytest.mark.parametrize(
