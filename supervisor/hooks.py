@@ -11,6 +11,7 @@ which kills the process group as the supervisor does, only later.
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 from collections import deque
@@ -31,19 +32,30 @@ _KILL_SECONDS = 1.0  # from SIGKILL to the end
 _AT_ONCE = 4
 _WAITING = 256  # events of all ports
 _MOST_LEFT = 16  # commands that have ended, and whose output something in the background has
+_PRELUDE = 'cd -- "$0" 2>/dev/null; exec sh -c "$1"'
+# ulimit's option and its unit, in bytes or seconds or none, as POSIX and all common shells have it
+_ULIMIT = {
+    resource.RLIMIT_AS: ("v", 1024),
+    resource.RLIMIT_CPU: ("t", 1),
+    resource.RLIMIT_DATA: ("d", 1024),
+    resource.RLIMIT_FSIZE: ("f", 512),
+    resource.RLIMIT_NOFILE: ("n", 1),
+}
 # What a command would inherit and take for itself, were it to run natsup.
 _NOT_ITS_OWN = ("NATSUP_EVENTS", "NATSUP_ON_MAPPED", "NATSUP_ON_CONFLICT", "NATSUP_ON_RELEASED")
 
 
 class Hooks:
     """``commands``: by the options' keys, for sh(1). ``folder``: where they run, if it is still
-    there. `run` must be running; `tell` never blocks nor raises."""
+    there. ``limits``: the soft ones (setrlimit(2)) that are theirs, in place of the supervisor's.
+    `run` must be running; `tell` never blocks nor raises."""
 
     def __init__(
         self,
         commands: Mapping[str, str],
         folder: str,
         environ: Mapping[str, str],
+        limits: Mapping[int, int],
         *,
         limit: float = LIMIT,
     ) -> None:
@@ -51,6 +63,7 @@ class Hooks:
         self._folder = folder
         self._environ = {k: v for k, v in environ.items() if k not in _NOT_ITS_OWN}
         self._limit = limit
+        self._prelude = "".join(f"{line}; " for line in _ulimits(limits)) + _PRELUDE
         self._timeout = shutil.which("timeout", path=environ.get("PATH"))
         self._waiting: dict[Port, deque[Entry]] = {}  # a port is here while a task is busy with it
         self._new: deque[Port] = deque()  # ports that no task is busy with yet
@@ -134,7 +147,7 @@ class Hooks:
 
     def _start(self, command: str, told: Mapping[str, str], output: int) -> int:
         """Start a command in a process group of its own, without what the supervisor ignores."""
-        words = ["/bin/sh", "-c", 'cd -- "$0" 2>/dev/null; exec sh -c "$1"', self._folder, command]
+        words = ["/bin/sh", "-c", self._prelude, self._folder, command]
         if self._timeout is not None:
             words = [self._timeout, "-s", "KILL", f"{self._limit + _LATER:g}", *words]
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -154,6 +167,15 @@ class Hooks:
             )
         finally:
             os.close(null)
+
+
+def _ulimits(limits: Mapping[int, int]) -> list[str]:
+    """What sh(1) sets its soft limits by. Pure."""
+    return [
+        f"ulimit -S -{letter} {-(-limits[limit] // unit)} 2>/dev/null"
+        for limit, (letter, unit) in _ULIMIT.items()
+        if limit in limits
+    ]
 
 
 class _Child:

@@ -23,7 +23,7 @@ async def running(
     command: str, folder: Path, *, ports: int = 1, limit: float = 10
 ) -> AsyncIterator[Hooks]:
     """Hooks that have been told of ports which the router has come to forward."""
-    hooks = Hooks({MAPPED: command}, str(folder), os.environ, limit=limit)
+    hooks = Hooks({MAPPED: command}, str(folder), os.environ, {}, limit=limit)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hooks.run)
         for number in range(7000, 7000 + ports):
