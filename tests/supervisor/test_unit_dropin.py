@@ -213,4 +213,8 @@ def test_whose_control_group() -> None:
     assert service_of(f"0::{service}/app.slice/x.service\n") == f"{service}/app.slice/x.service"
     hybrid = "9:cpu:/\n1:name=systemd:/system.slice/a.service\n0::/\n"
     assert service_of(hybrid) == "/system.slice/a.service"
+    for other in ("1:name=systemd:/\n", "1:name=systemd:/user.slice/session-1.scope\n"):
+        assert service_of(f"{other}0::/system.slice/x.service\n") == "/system.slice/x.service"
+        assert service_of(f"0::/system.slice/x.service\n{other}") == "/system.slice/x.service"
     assert service_of("0::/user.slice/session-1.scope\n") == ""
+    assert service_of("") == ""

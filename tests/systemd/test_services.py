@@ -172,9 +172,12 @@ def test_activated_by_a_socket(box: Box, lab: Lab) -> None:
 
 
 def test_what_is_left_when_the_main_process_ends_is_killed_at_once(box: Box, lab: Lab) -> None:
-    box.service("svc", "KillMode=mixed", program="7000")
+    """But not before the session has ended, and its hooks with it."""
+    hook = "sleep 1; echo told >/run/hook"
+    box.service("svc", "KillMode=mixed", program="7000", options=["--on-released", hook])
     start(box, lab, "svc")
     stop(box, lab, "svc")
+    assert box.run("cat", "/run/hook") == "told\n"
 
 
 def test_as_parent(box: Box, lab: Lab) -> None:
