@@ -144,16 +144,19 @@ def test_one_shot_commands_one_after_the_other(box: Box, lab: Lab) -> None:
         "/etc/systemd/system/svc.service",
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nEnvironment=A=b\n"
         "ExecStart=@/bin/sh ! -c 'echo \"$$0 $A ${A} x\" %n' ; -/bin/false\n"
-        "ExecStart=:/bin/echo $A\nExecStart=+/bin/echo \\; \"x  y\" \\\n# not this\n 'z'\n"
+        'ExecStart=@/bin/sh "" -c \'echo "[$$0]"\' ; @/bin/sh $A -c \'echo "$$0"\'\n'
+        "ExecStart=:/bin/echo $A\n"
+        "ExecStart=+/bin/echo \\; \"x  y\" \\\n# not this\n 'z'\n"
         "SyslogIdentifier=python3\n",
     )
     box.run("systemctl", "daemon-reload")
     box.run("systemctl", "start", "svc")
     before = box.said("svc")
-    assert len(before) == 3
+    assert before[1:3] == ["[]", "b"]
+    assert len(before) == 5
     box.run(NATSUP, "unit", "svc", "--install")
     box.run("systemctl", "restart", "svc")
-    after = box.said("svc")[3:]
+    after = box.said("svc")[5:]
     assert after == before
 
 
