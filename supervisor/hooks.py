@@ -11,6 +11,7 @@ which kills the process group as the supervisor does, only later.
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 from collections import deque
@@ -20,7 +21,7 @@ import trio
 
 from natsup.state.history import Entry
 from natsup.state.model import Port
-from natsup.state.report import printable
+from natsup.supervisor.hook_output import Output
 from natsup.supervisor.occasions import occasion, variables
 
 log = logging.getLogger("natsup.hooks")
@@ -30,21 +31,31 @@ _LATER = 1.0  # seconds after the limit, if there is no supervisor by then
 _KILL_SECONDS = 1.0  # from SIGKILL to the end
 _AT_ONCE = 4
 _WAITING = 256  # events of all ports
-_MOST_LINES, _LONGEST_LINE = 20, 500  # of one command's output: lines, characters
-_PIPE = 1 << 16  # bytes that are read at a time
+_MOST_LEFT = 16  # commands that have ended, and whose output something in the background has
+_PRELUDE = 'cd -- "$0" 2>/dev/null; exec sh -c "$1"'
+# ulimit's option and its unit, in bytes or seconds or none, as POSIX and all common shells have it
+_ULIMIT = {
+    resource.RLIMIT_AS: ("v", 1024),
+    resource.RLIMIT_CPU: ("t", 1),
+    resource.RLIMIT_DATA: ("d", 1024),
+    resource.RLIMIT_FSIZE: ("f", 512),
+    resource.RLIMIT_NOFILE: ("n", 1),
+}
 # What a command would inherit and take for itself, were it to run natsup.
 _NOT_ITS_OWN = ("NATSUP_EVENTS", "NATSUP_ON_MAPPED", "NATSUP_ON_CONFLICT", "NATSUP_ON_RELEASED")
 
 
 class Hooks:
     """``commands``: by the options' keys, for sh(1). ``folder``: where they run, if it is still
-    there. `run` must be running; `tell` never blocks nor raises."""
+    there. ``limits``: the soft ones (setrlimit(2)) that are theirs, in place of the supervisor's.
+    `run` must be running; `tell` never blocks nor raises."""
 
     def __init__(
         self,
         commands: Mapping[str, str],
         folder: str,
         environ: Mapping[str, str],
+        limits: Mapping[int, int],
         *,
         limit: float = LIMIT,
     ) -> None:
@@ -52,6 +63,7 @@ class Hooks:
         self._folder = folder
         self._environ = {k: v for k, v in environ.items() if k not in _NOT_ITS_OWN}
         self._limit = limit
+        self._prelude = "".join(f"{line}; " for line in _ulimits(limits)) + _PRELUDE
         self._timeout = shutil.which("timeout", path=environ.get("PATH"))
         self._waiting: dict[Port, deque[Entry]] = {}  # a port is here while a task is busy with it
         self._new: deque[Port] = deque()  # ports that no task is busy with yet
@@ -59,6 +71,7 @@ class Hooks:
         self._idle = trio.Event()
         self._places = trio.CapacityLimiter(_AT_ONCE)
         self._lost = 0
+        self._left = 0
 
     def tell(self, entry: Entry) -> None:
         """Have the command for an event run soon, if there is one."""
@@ -83,7 +96,7 @@ class Hooks:
                 await self._come.wait()
                 self._come = trio.Event()
                 while self._new:
-                    nursery.start_soon(self._serve, self._new.popleft())
+                    nursery.start_soon(self._serve, nursery, self._new.popleft())
 
     async def close(self, budget: float) -> None:
         """Wait until all commands have ended, for ``budget`` seconds at most."""
@@ -91,33 +104,50 @@ class Hooks:
             while self._waiting:
                 await self._idle.wait()
 
-    async def _serve(self, port: Port) -> None:
+    async def _serve(self, nursery: trio.Nursery, port: Port) -> None:
         while self._waiting[port]:
             async with self._places:
-                await self._run(self._waiting[port].popleft())
+                await self._run(nursery, self._waiting[port].popleft())
         del self._waiting[port]
         self._idle.set()
         self._idle = trio.Event()
 
-    async def _run(self, entry: Entry) -> None:
+    async def _run(self, nursery: trio.Nursery, entry: Entry) -> None:
         key = occasion(entry)
         assert key is not None
         name = f"--{key.replace('_', '-')} for {entry.event.port}"
-        output, inside = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        deadline = trio.current_time() + self._limit
         try:
+            outside, inside = os.pipe2(os.O_CLOEXEC)
+            output = Output(name, outside)
+            goes_on = False
             try:
-                pid = self._start(self._commands[key], variables(entry), inside)
+                try:
+                    pid = self._start(self._commands[key], variables(entry), inside)
+                finally:
+                    os.close(inside)
+                goes_on = await _Child(name, pid, output).end(self._limit)
             finally:
-                os.close(inside)
-            await _Child(name, pid, output).end(self._limit)
+                if goes_on and self._left < _MOST_LEFT:
+                    self._left += 1
+                    nursery.start_soon(self._read_on, output, deadline)
+                else:
+                    output.close()
         except OSError as error:
             log.warning("%s cannot be run: %s", name, error.strerror)
+
+    async def _read_on(self, output: Output, deadline: float) -> None:
+        """What a command has left in the background would be killed by SIGPIPE."""
+        try:
+            with trio.move_on_at(deadline):
+                await output.follow()
         finally:
-            os.close(output)
+            self._left -= 1
+            output.close()
 
     def _start(self, command: str, told: Mapping[str, str], output: int) -> int:
         """Start a command in a process group of its own, without what the supervisor ignores."""
-        words = ["/bin/sh", "-c", 'cd -- "$0" 2>/dev/null; exec sh -c "$1"', self._folder, command]
+        words = ["/bin/sh", "-c", self._prelude, self._folder, command]
         if self._timeout is not None:
             words = [self._timeout, "-s", "KILL", f"{self._limit + _LATER:g}", *words]
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -139,22 +169,30 @@ class Hooks:
             os.close(null)
 
 
-class _Child:
-    """A command that runs. ``output``: what it prints is read here, without blocking."""
+def _ulimits(limits: Mapping[int, int]) -> list[str]:
+    """What sh(1) sets its soft limits by. Pure."""
+    return [
+        f"ulimit -S -{letter} {-(-limits[limit] // unit)} 2>/dev/null"
+        for limit, (letter, unit) in _ULIMIT.items()
+        if limit in limits
+    ]
 
-    def __init__(self, name: str, pid: int, output: int) -> None:
+
+class _Child:
+    """A command that runs, and what it prints."""
+
+    def __init__(self, name: str, pid: int, output: Output) -> None:
         self._name = name
         self._pid = pid
         self._output = output
-        self._lines = 0
-        self._begun = b""
 
-    async def end(self, limit: float) -> None:
-        """Wait for its end, and kill its whole group if that takes longer than ``limit``."""
+    async def end(self, limit: float) -> bool:
+        """Wait for its end, and kill its whole group if that takes longer than ``limit``. True: it
+        has ended by itself, and others may still print where it did."""
         try:
             pidfd = os.pidfd_open(self._pid)
         except ProcessLookupError:  # collected by who is the parent of all orphans
-            return
+            return True
         ended = False
         try:
             with trio.move_on_after(limit):
@@ -170,48 +208,20 @@ class _Child:
                     await trio.lowlevel.wait_readable(pidfd)
             os.close(pidfd)
             self._collect()
+        return ended and not self._output.ended
 
     async def _wait(self, pidfd: int) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read)
+            nursery.start_soon(self._output.follow)
             await trio.lowlevel.wait_readable(pidfd)
             nursery.cancel_scope.cancel()
-
-    async def _read(self) -> None:
-        while self._read_some():
-            await trio.lowlevel.wait_readable(self._output)
-
-    def _read_some(self) -> bool:
-        """Log what is there. False: there will be no more."""
-        try:
-            data = os.read(self._output, _PIPE)
-        except BlockingIOError:
-            return True
-        *lines, self._begun = (self._begun + data).split(b"\n")
-        if len(self._begun) > _LONGEST_LINE or not data:
-            lines.append(self._begun)
-            self._begun = b""
-        for line in lines:
-            self._say(line)
-        return bool(data)
-
-    def _say(self, line: bytes) -> None:
-        text = printable(line.decode("utf-8", "replace").strip())[:_LONGEST_LINE]
-        if not text:
-            return
-        self._lines += 1
-        if self._lines <= _MOST_LINES:
-            log.info("%s: %s", self._name, text)
-        elif self._lines == _MOST_LINES + 1:
-            log.info("%s: (more is left out)", self._name)
 
     def _collect(self) -> None:
         """Log the rest of what it printed, and how it ended."""
         status = 0
         with contextlib.suppress(ChildProcessError):  # collected by who is the parent of all
             _, status = os.waitpid(self._pid, os.WNOHANG)
-        self._read_some()
-        self._say(self._begun)
+        self._output.catch_up()
         code = os.waitstatus_to_exitcode(status)
         if code > 0:
             log.warning("%s ended with status %d", self._name, code)

@@ -39,15 +39,18 @@ def _service(pid: int) -> str:
 def service_of(text: str) -> str:
     """The same of what stands in /proc/PID/cgroup (cgroups(7)). Pure.
 
-    Services may have groups of their own below them, and what systemd runs for them is in
-    ``.control`` then.
+    systemd's hierarchy is the second version's, or the first one's of its name; either may be there
+    as well when it is the other, and then has no services in it. Services may have groups of their
+    own below them, and what systemd runs for them is in ``.control`` then.
     """
-    path = ""
+    paths = {}
     for line in text.splitlines():
-        _, controllers, found = line.split(":", 2)
-        if controllers == "name=systemd" or (not controllers and not path):
-            path = found
-    parts = path.split("/")
-    while parts and not parts[-1].endswith(".service"):
-        parts.pop()
-    return "/".join(parts)
+        _, controllers, path = line.split(":", 2)
+        paths[controllers] = path
+    for controllers in ("", "name=systemd"):
+        parts = paths.get(controllers, "").split("/")
+        while parts and not parts[-1].endswith(".service"):
+            parts.pop()
+        if parts:
+            return "/".join(parts)
+    return ""

@@ -110,7 +110,8 @@ def _word(text: str) -> str:
 class Option:
     """A row of the table. ``read`` turns text into the value, or raises ValueError with what is
     wanted instead, as it does for the empty text; a switch has no ``placeholder``. ``adds``: what
-    is given in one layer is not replaced by the next, but added to."""
+    is given in one layer is not replaced by the next, but added to. ``empty``: the empty text will
+    do all the same."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class Option:
         short: str = "",
         *,
         adds: bool = False,
+        empty: bool = False,
     ) -> None:
         self.name = name
         self.key = name.replace("-", "_")
@@ -131,6 +133,7 @@ class Option:
         self.help = help
         self.short = short
         self.adds = adds
+        self.empty = empty
 
 
 OPTIONS = (
@@ -160,7 +163,7 @@ OPTIONS = (
     Option("track-close", _tracking, "auto", "HOW", "see sockets end by: auto, events, seccomp"),
     Option("no-io-uring", _switch, False, "", "have io_uring fail, so that programs use bind()"),
     Option("as-parent", _switch, False, "", "stay the program's parent instead of becoming it"),
-    Option("argv0", _word, None, "NAME", "what the command is to find as its own name"),
+    Option("argv0", _word, None, "NAME", "what the command is to find as its own name", empty=True),
     Option("dry-run", _switch, False, "", "log what would be published, ask no router"),
     Option("on-mapped", _word, None, "CMD", "run this when the router has come to forward a port"),
     Option("on-conflict", _word, None, "CMD", "run this when another host has a port"),
@@ -193,7 +196,8 @@ class Given:
         self.key = key  # where it stands in a file
         try:
             # A list can be empty in a file, where it is no slip
-            self.value = [] if key and not text and option.default == [] else option.read(text)
+            empty = not text and key and option.default == []
+            self.value = [] if empty else "" if option.empty and not text else option.read(text)
         except ValueError as error:
             raise BadOption(f"{where}: {text!r} will not do; give {error}") from None
 

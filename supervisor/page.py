@@ -24,7 +24,7 @@ from collections.abc import Collection, Sequence
 
 from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
 
-VERSION = 3
+VERSION = 4
 _GUARDS, _VERSION, _IDS = 80, 252, 256
 SLOTS = 1024
 GUARDS_SLOTS = 64  # of these, the last ones

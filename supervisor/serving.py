@@ -84,7 +84,7 @@ def serve(
     journal.supervisor(os.getpid(), number, page.version)
     if points.STOP_AT:
         points.reached("created")
-    telling = Telling(settings, surroundings.folder)
+    telling = Telling(settings, surroundings)
     history = History(folder, session, command, tell=telling.tell)
     if journals is not None and resumed is None:
         log.warning(

@@ -31,7 +31,7 @@ from natsup.supervisor.options import Settings, parse
 from natsup.supervisor.page import VERSION, Page
 from natsup.supervisor.ports import Ports
 from natsup.supervisor.receiver import Receiver
-from natsup.supervisor.surroundings import Surroundings
+from natsup.supervisor.surroundings import LIMITS, Surroundings
 from natsup.supervisor.verdict import FIRST_UNPRIVILEGED, Rules
 
 # How long one Python thread may keep another waiting: the receiver is the one that must not wait.
@@ -39,17 +39,6 @@ _SWITCH_SECONDS = 0.0005
 
 # How long the guard may take to hand the calls over. As parent it may be stopped, by Ctrl-Z say.
 _GUARD_SECONDS = 1.0
-
-# Soft limits are the program's (ulimit -S); the supervisor takes what it may have. A core of its
-# own nobody asked for.
-_LIMITS = (
-    resource.RLIMIT_AS,
-    resource.RLIMIT_CPU,
-    resource.RLIMIT_DATA,
-    resource.RLIMIT_FSIZE,
-    resource.RLIMIT_NOFILE,
-)
-
 
 def rules_of(settings: Settings) -> Rules:
     """The rules that the user's options make."""
@@ -153,7 +142,7 @@ def _end_at_once(
 
 def main(arguments: list[str]) -> None:
     """Supervise until nobody uses the filter any more."""
-    for limit in _LIMITS:
+    for limit in LIMITS:  # a core of its own nobody asked for
         _, hard = resource.getrlimit(limit)
         with contextlib.suppress(OSError, ValueError):  # more descriptors than fs.nr_open allows
             resource.setrlimit(limit, (hard, hard))

@@ -1,6 +1,7 @@
 """What the launcher finds out about where it was started, and only it can see."""
 
 import os
+import resource
 import time
 from collections.abc import Mapping
 
@@ -11,6 +12,16 @@ from natsup.supervisor.inherited import look as find_sockets
 
 _YAMA = "/proc/sys/kernel/yama/ptrace_scope"
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+
+
+# Soft limits are the program's (ulimit -S); the supervisor takes what it may have.
+LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+)
 
 
 def parent_needed() -> bool:
@@ -61,7 +72,16 @@ def _may_trace() -> bool:
 class Surroundings:
     """What the supervisor is told: it will have no standard error, and no folder to be in."""
 
-    __slots__ = ("events", "folder", "inherited", "log_to", "pid", "started", "track_close")
+    __slots__ = (
+        "events",
+        "folder",
+        "inherited",
+        "limits",
+        "log_to",
+        "pid",
+        "started",
+        "track_close",
+    )
 
     def __init__(
         self,
@@ -72,6 +92,7 @@ class Surroundings:
         track_close: str,
         inherited: "list[Inherited]",
         events: int | None,
+        limits: dict[int, int],
     ) -> None:
         self.pid = pid  # the launcher's; in place, the program's
         self.started = started  # seconds of the wall clock
@@ -80,6 +101,7 @@ class Surroundings:
         self.track_close = track_close  # events or seccomp: how the ends of sockets are seen
         self.inherited = inherited  # by the program, and to be published
         self.events = events  # the descriptor that events are told on, of the same number behind
+        self.limits = limits  # soft ones of `LIMITS` that are below the hard ones
 
     @property
     def closes(self) -> bool:
@@ -91,15 +113,19 @@ class Surroundings:
         started = repr(self.started)
         events = "" if self.events is None else str(self.events)
         told = [str(self.pid), started, self.log_to, self.folder, self.track_close]
-        return [*told, inherited, events]
+        limits = " ".join(f"{limit}:{soft}" for limit, soft in self.limits.items())
+        return [*told, inherited, events, limits]
 
     @classmethod
     def split(cls, texts: list[str]) -> "tuple[Surroundings, list[str]]":
         """What `texts` gave, and what followed it."""
-        pid, started, log_to, folder, track_close, sockets, events, *rest = texts
+        pid, started, log_to, folder, track_close, sockets, events, soft, *rest = texts
         inherited = [Inherited.from_text(text) for text in sockets.split()]
         fd = int(events) if events else None
-        return cls(int(pid), float(started), log_to, folder, track_close, inherited, fd), rest
+        pairs = (text.split(":") for text in soft.split())
+        limits = {int(limit): int(value) for limit, value in pairs}
+        told = cls(int(pid), float(started), log_to, folder, track_close, inherited, fd, limits)
+        return told, rest
 
 
 def look(track_close: str, *, inherited: bool, events: int | None = None) -> Surroundings:
@@ -117,7 +143,13 @@ def look(track_close: str, *, inherited: bool, events: int | None = None) -> Sur
     track_close = _tracking(track_close)
     descriptors = every() if inherited else activated(os.environ, pid)
     found = find_sockets(descriptors)
-    return Surroundings(pid, time.time(), log_to, folder, track_close, found, events)
+    limits = _soft_limits()
+    return Surroundings(pid, time.time(), log_to, folder, track_close, found, events, limits)
+
+
+def _soft_limits() -> dict[int, int]:
+    found = {limit: resource.getrlimit(limit) for limit in LIMITS}
+    return {limit: soft for limit, (soft, hard) in found.items() if soft != hard}
 
 
 def _tracking(wanted: str) -> str:

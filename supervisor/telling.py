@@ -9,18 +9,18 @@ from natsup.supervisor.events import Events
 from natsup.supervisor.hooks import LIMIT, Hooks
 from natsup.supervisor.occasions import CONFLICT, MAPPED, RELEASED
 from natsup.supervisor.options import Settings
+from natsup.supervisor.surroundings import Surroundings
 
 _READ_SECONDS = 1.0  # for a reader to take the last events
 
 
 class Telling:
-    """``folder``: where natsup was started. `run` must be running; `tell` never blocks nor
-    raises."""
+    """`run` must be running; `tell` never blocks nor raises."""
 
-    def __init__(self, settings: Settings, folder: str) -> None:
+    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
         names = (MAPPED, CONFLICT, RELEASED)
         commands = {name: settings[name] for name in names if settings[name] is not None}
-        self._hooks = Hooks(commands, folder, os.environ)
+        self._hooks = Hooks(commands, surroundings.folder, os.environ, surroundings.limits)
         self._events = None if settings["events"] is None else Events(settings["events"])
 
     def tell(self, entry: Entry) -> None:

@@ -4,6 +4,7 @@ Pure. Words are kept as they are written, with quotes, escapes and specifiers: s
 them once more.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -55,6 +56,15 @@ class Service:
             found = [*found, value] if value else []
         return found
 
+    def words(self, name: str) -> list[str]:
+        """The words of a setting that is a list of them, as systemd has them but for specifiers.
+        It passes over a line with a quote without an end."""
+        found = list[str]()
+        for value in self.all(name):
+            with contextlib.suppress(BadUnit):
+                found += map(unquoted, list(words_of(value)))
+        return found
+
     def is_on(self, name: str) -> bool:
         return self.last(name).lower() in ("1", "yes", "y", "true", "t", "on")
 
@@ -103,7 +113,7 @@ def _continues(line: str) -> bool:
 def commands_of(value: str) -> list[Command]:
     """The commands of one ExecStart= line, which ``;`` may part. Raises `BadUnit`."""
     found, words = [], list[str]()
-    for word in (*_words(value), ";"):
+    for word in (*words_of(value), ";"):
         if word != ";":
             words.append(word)
         elif words:
@@ -125,7 +135,7 @@ def _command(words: list[str]) -> Command:
     return Command(prefixes, whole)
 
 
-def _words(value: str) -> Iterator[str]:
+def words_of(value: str) -> Iterator[str]:
     """The words of a line as they are written. Raises `BadUnit` for a quote without an end."""
     word, quote, escaped = "", "", False
     for char in value:
@@ -142,9 +152,26 @@ def _words(value: str) -> Iterator[str]:
         else:
             word, quote = word + char, char if char in _QUOTES else ""
     if quote:
-        raise BadUnit(f"ExecStart={value} has a quote without an end")
+        raise BadUnit(f"{value} has a quote without an end")
     if word:
         yield word
+
+
+def unquoted(word: str) -> str:
+    """A word of a line without its quotes, and what its backslashes stand before as it is."""
+    found, quote, escaped = "", "", False
+    for char in word:
+        if escaped:
+            found, escaped = found + char, False
+        elif char == "\\":
+            escaped = True
+        elif quote and char == quote:
+            quote = ""
+        elif not quote and char in _QUOTES:
+            quote = char
+        else:
+            found += char
+    return found
 
 
 def quoted(word: str, *, expands: bool = True) -> str:
@@ -153,6 +180,12 @@ def quoted(word: str, *, expands: bool = True) -> str:
     text = word.replace("%", "%%")
     if expands:
         text = text.replace("$", "$$")
+    return in_quotes(text)
+
+
+def in_quotes(text: str) -> str:
+    """A word as systemd is to read it, but for specifiers and variables; in quotes where it has to
+    be."""
     if text and not set(text) & set(" \t\n\r\\;#" + _QUOTES):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,5 +1,6 @@
 """What a service's sandbox means for natsup inside it: systemd.exec(5). Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from natsup.supervisor.unit_file import Service
@@ -17,7 +18,8 @@ SYSTEM_CALLS = (
     "prlimit64",
     "fchown",
 )
-FAMILIES = ("AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK")
+# Not AF_INET6: a program that has none of it binds nothing that natsup would need it for.
+FAMILIES = ("AF_UNIX", "AF_INET", "AF_NETLINK")
 _HOMES = ("/home", "/root", "/run/user")
 
 
@@ -30,6 +32,7 @@ class Here:
     yama: bool  # may a process look into its descendants alone?
     user: bool  # is it a person's own service manager?
     closed: str = ""  # the first folder of those that only its owner may enter
+    hooks: bool = False  # does a configuration file name commands to be run?
 
 
 def implied(service: Service, name: str) -> str:
@@ -96,9 +99,8 @@ def obstacles(service: Service, here: Here) -> list[str]:
     if implied(service, "PrivateTmp") in ("yes", "true", "1", "on", "disconnected"):
         hidden += [("PrivateTmp=yes", folder) for folder in ("/tmp", "/var/tmp")]
     for name in ("InaccessiblePaths", "TemporaryFileSystem"):
-        for line in service.all(name):
-            paths = [word.lstrip("-+").partition(":")[0] for word in line.split()]
-            hidden += [(f"{name}={path}", path) for path in paths]
+        paths = [word.lstrip("-+").partition(":")[0] for word in service.words(name)]
+        hidden += [(f"{name}={path}", path) for path in paths]
     for line, folder in hidden:
         inside = [own for own in here.folders if within(own, folder)]
         if inside:
@@ -111,7 +113,8 @@ def within(path: str, folder: str) -> bool:
 
 
 def additions(service: Service, here: Here) -> list[str]:
-    """The lines that let natsup do its work in this sandbox."""
+    """The lines that let natsup do its work in this sandbox, and say that the service gets that,
+    too."""
     found = []
     filters = service.all("SystemCallFilter")
     if filters:
@@ -119,15 +122,32 @@ def additions(service: Service, here: Here) -> list[str]:
         # The first line decides whether it is a list of what is allowed or of what is not; a line
         # without "~" is right for both.
         narrow = not filters[0].startswith("~") and "@system-service" not in names
-        if narrow:
-            found.append("# natsup needs more than this service may do; the service gets it, too")
         words = (*(("@system-service",) if narrow else ()), *SYSTEM_CALLS)
-        found.append(f"SystemCallFilter={' '.join(words)}")
-    if service.all("RestrictAddressFamilies"):
-        found.append(f"RestrictAddressFamilies={' '.join(FAMILIES)}")
+        found += _widened("SystemCallFilter", words)
+    families = [family for family in FAMILIES if not may_use(service, family)]
+    if families:
+        found += _widened("RestrictAddressFamilies", families)
     if service.all("NoExecPaths"):
-        found.append(f"ExecPaths={' '.join(here.folders)}")
+        found += _widened("ExecPaths", here.folders)
     return found
+
+
+def _widened(name: str, words: Sequence[str]) -> list[str]:
+    note = "# natsup needs more than this service may do; the service gets it, too"
+    return [note, f"{name}={' '.join(words)}"]
+
+
+def may_use(service: Service, family: str) -> bool:
+    """Does RestrictAddressFamilies= leave it an address family? The first line decides whether the
+    list is of what is allowed or of what is not; the other ones add to it or take from it."""
+    lines = service.all("RestrictAddressFamilies")
+    if not lines:
+        return True
+    has = lines[0].startswith("~")
+    for line in lines:
+        if family in line.removeprefix("~").split():
+            has = not line.startswith("~")
+    return has
 
 
 def notes(service: Service, here: Here) -> list[str]:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from natsup.supervisor.options import BadOption, Help, help_text, parse
-from natsup.supervisor.unit_dropin import NothingToDo, Obstructed, drop_in
+from natsup.supervisor import config, settings
+from natsup.supervisor.options import BadOption, Help, help_text, parse, split
+from natsup.supervisor.unit_dropin import HOOKS, NothingToDo, Obstructed, drop_in
 from natsup.supervisor.unit_file import BadUnit, read
 from natsup.supervisor.unit_sandbox import Here
 from natsup.supervisor.unit_timer import SERVICE, TIMER
@@ -22,6 +23,10 @@ _DESCRIPTION = (
     " natsup exec come last, after a --: natsup unit rtorrent --install -- --ports 6881-6999"
 )
 _FILE = "natsup.conf"
+_SUFFIXES = (
+    *("service", "socket", "target", "device", "mount", "automount", "swap"),
+    *("timer", "path", "slice", "scope", "snapshot"),
+)
 _MARK = "# Made by natsup unit; natsup unit --remove takes it away."
 _FAILED = 125
 
@@ -62,7 +67,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     if given.clean_timer == (given.name is not None):
         parser.error("either the NAME of a service or --clean-timer")
     name = given.name or TIMER
-    name = name if "." in name else f"{name}.service"
+    if name.rpartition(".")[2] not in _SUFFIXES:  # as systemctl has it
+        name += ".service"
     try:
         if given.clean_timer:
             if given.files or exec_options:
@@ -74,7 +80,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
             return _remove(name, user=given.user)
         _check(exec_options)
         text = _of_files(given.files) if given.files else _of_systemd(name, user=given.user)
-        made = f"{_MARK}\n{drop_in(read(text), _here(user=given.user), exec_options)}"
+        here = _here(exec_options, user=given.user)
+        made = f"{_MARK}\n{drop_in(read(text), here, exec_options)}"
         if given.install:
             return _install(name, made, user=given.user)
         print(made, end="")
@@ -131,8 +138,16 @@ def _systemctl(*words: str, user: bool) -> str:
     return done.stdout
 
 
-def _here(*, user: bool) -> Here:
-    natsup = shutil.which(sys.argv[0]) or sys.argv[0]
+def _command() -> str:
+    """That by which this natsup is run."""
+    found = shutil.which(sys.argv[0])
+    if found is None:
+        raise _Failed(f"{sys.argv[0]} is no command that systemd could run; run natsup by its own")
+    return os.path.abspath(found)
+
+
+def _here(options: Sequence[str], *, user: bool) -> Here:
+    natsup = _command()
     folders = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))}
     folders |= {str(Path(natsup).resolve().parent), *_package_folders()}
     try:
@@ -141,7 +156,24 @@ def _here(*, user: bool) -> Here:
         yama = False
     own = tuple(sorted(folders))
     closed = next((folder for folder in own if not _open(folder)), "")
-    return Here(os.path.abspath(natsup), own, yama, user, closed)
+    return Here(natsup, own, yama, user, closed, _configured_hooks(options, user=user))
+
+
+def _configured_hooks(options: Sequence[str], *, user: bool) -> bool:
+    """Does a configuration file name commands to be run, for whatever program? Those of a service's
+    own user are not known."""
+    try:
+        given, _ = split([*options, "--", "true"])
+        homes = ("HOME", "XDG_CONFIG_HOME") if user else ()
+        environ = {name: os.environ[name] for name in homes if name in os.environ}
+        sections = [
+            section
+            for file in settings.found(given, [], environ).files
+            for section in config.read(file).sections.values()
+        ]
+    except BadOption as error:
+        raise _Failed(str(error)) from None
+    return any(one.option.key in HOOKS for section in sections for one in section)
 
 
 def _open(folder: str) -> bool:
@@ -164,7 +196,7 @@ def _folder(*, user: bool) -> Path:
 
 
 def _timer(*, install: bool, remove: bool, user: bool) -> int:
-    made = timer_units(_here(user=user).natsup)
+    made = timer_units(_command())
     folder = _folder(user=user)
     if install:
         for name, text in made.items():

@@ -120,6 +120,22 @@ def test_what_a_command_gets_and_how_it_ends(lab: Lab, tmp_path: Path) -> None:
     lab.wait_for(lambda: "--on-released for tcp/7000 ended with status 3" in program.log())
 
 
+def test_soft_limits_are_those_that_natsup_was_started_with(lab: Lab, tmp_path: Path) -> None:
+    """Also once the supervisor, which has raised its own, has begun anew."""
+    limits = "ulimit -S -n 200; ulimit -S -f 10000; ulimit -S -t 600; ulimit -S -v 4000000"
+    look = f"(ulimit -S -n; ulimit -S -f; ulimit -S -t; ulimit -S -v) | xargs >>{tmp_path}/told"
+    prefix = ["sh", "-c", f'{limits}; exec "$@"', "sh"]
+    program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", look, prefix=prefix)
+    told = tmp_path / "told"
+    expected = "200 10000 600 4000000"
+    assert program.bind("s", 7000) is None
+    lab.wait_for(lambda: lines(told) == [expected])
+    done = lab.run("lan1", [NATSUP, "restart"], env=program.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert program.bind("t", 7001) is None
+    lab.wait_for(lambda: lines(told) == [expected] * 2)
+
+
 @pytest.mark.parametrize("layout", [[], ["--as-parent"]])
 def test_they_survive_supervisors(lab: Lab, tmp_path: Path, layout: list[str]) -> None:
     """What happens while there is none is told by the next one, and nothing is told twice."""

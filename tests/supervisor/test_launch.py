@@ -455,3 +455,5 @@ def test_without_a_guard_the_launcher_ends(closes: bool) -> None:
 def test_a_command_that_is_to_have_another_name(natsup_exec: Exec, layout: list[str]) -> None:
     words = ["--argv0", "-a b", "--", "sh", "-c", "tr '\\0' '|' </proc/$$/cmdline; exit 0"]
     assert natsup_exec(*layout, *words).stdout.startswith("-a b|-c|")
+    words[:2] = ["--argv0="]
+    assert natsup_exec(*layout, *words).stdout.startswith("|-c|")

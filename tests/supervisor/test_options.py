@@ -153,9 +153,10 @@ def test_help() -> None:
 
 def test_surroundings_travel_as_texts() -> None:
     sockets = [Inherited(1 << 63, 10, 6, 7000, 5, 0), Inherited(2, 2, 17, 7001, 6, 1)]
-    found = Surroundings(12, 1.25, "file", "/some where", "seccomp", sockets, 7)
+    found = Surroundings(12, 1.25, "file", "/some where", "seccomp", sockets, 7, {7: 1024})
     again, rest = Surroundings.split([*found.texts(), "exec", "words"])
     assert again.texts() == found.texts()
+    assert again.limits == {7: 1024}
     assert rest == ["exec", "words"]
 
 

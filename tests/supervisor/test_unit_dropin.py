@@ -1,5 +1,7 @@
 """The drop-ins for services like those that distributions ship."""
 
+from dataclasses import replace
+
 import pytest
 
 from natsup.supervisor.leaving import service_of
@@ -16,6 +18,7 @@ _STATE = """\
 StateDirectory=natsup-%N
 Environment=NATSUP_STATE_DIR=%S/natsup-%N
 """
+_MORE = "# natsup needs more than this service may do; the service gets it, too\n"
 _STOP = "ExecStopPost=-/usr/local/bin/natsup clean --wait 6\n"
 
 
@@ -78,8 +81,8 @@ def test_a_hardened_data_base() -> None:
         + _STOP
         + _STATE
         + "Environment=STATE_DIRECTORY=%S/redis:%S/redis/more\n"
-        + f"SystemCallFilter={_CALLS}\n"
-        + "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n"
+        + f"{_MORE}SystemCallFilter={_CALLS}\n"
+        + f"{_MORE}RestrictAddressFamilies=AF_NETLINK\n"
     )
 
 
@@ -91,7 +94,7 @@ def test_prefixes_specifiers_and_variables() -> None:
     )
     assert made(unit, HERE, "--on-mapped", "echo $NATSUP_PORT 5%").splitlines()[2:-1] == [
         'ExecStart=-/usr/local/bin/natsup exec --on-mapped "echo $$NATSUP_PORT 5%%"'
-        ' --argv0 "my $NAME" -- "/opt/my $$app" --dir=%S/x $ARGS ${B}',
+        ' --argv0="my $NAME" -- "/opt/my $$app" --dir=%S/x $ARGS ${B}',
         'ExecStart=!:/usr/local/bin/natsup exec --on-mapped "echo $NATSUP_PORT 5%%"'
         " -- /usr/bin/y $A",
         'ExecStart=+/usr/local/bin/natsup exec --on-mapped "echo $$NATSUP_PORT 5%%" -- z',
@@ -144,8 +147,72 @@ def test_a_narrow_filter_is_widened_and_that_is_said() -> None:
     assert "natsup needs more than this service may do" in text
     assert f"SystemCallFilter=@system-service {_CALLS}\n" in text
     forbidding = made("ExecStart=/a\nSystemCallFilter=~@debug\nNoExecPaths=/\n")
-    assert f"\nSystemCallFilter={_CALLS}\n" in forbidding
-    assert "\nExecPaths=/opt/natsup /usr\n" in forbidding
+    assert f"\n{_MORE}SystemCallFilter={_CALLS}\n" in forbidding
+    assert f"\n{_MORE}ExecPaths=/opt/natsup /usr\n" in forbidding
+
+
+@pytest.mark.parametrize(
+    ("lines", "added"),
+    [
+        (["~AF_PACKET"], ""),
+        (["~AF_PACKET AF_INET6"], ""),
+        (["~AF_PACKET AF_NETLINK", "~AF_INET6 AF_UNIX"], "AF_UNIX AF_NETLINK"),
+        (["~AF_NETLINK", "AF_NETLINK"], ""),
+        (["~AF_INET"], "AF_INET"),
+        (["AF_INET"], "AF_UNIX AF_NETLINK"),
+        (["AF_INET6 AF_UNIX", "AF_NETLINK", "~AF_UNIX"], "AF_UNIX AF_INET"),
+        (["AF_UNIX", "", "AF_UNIX AF_INET AF_NETLINK"], ""),
+    ],
+)
+def test_no_more_address_families_than_natsup_needs(lines: list[str], added: str) -> None:
+    text = made("ExecStart=/a\n" + "".join(f"RestrictAddressFamilies={one}\n" for one in lines))
+    line = f"{_MORE}RestrictAddressFamilies={added}\n"
+    assert text.partition("clean --wait 6\n")[2] == (line if added else "")
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ('@/a "" b', '--argv0="" -- /a b'),
+        ("@/a '' $B", "--argv0='' -- /a $B"),
+        ("@/a $NAME", "--argv0=${NAME} -- /a"),
+        ("@/a '$NAME' b", "--argv0=${NAME} -- /a b"),
+        (":@/a $NAME", "--argv0=$NAME -- /a"),
+        ("@/a -${NAME}", "--argv0=-${NAME} -- /a"),
+    ],
+)
+def test_a_command_s_other_name(line: str, command: str) -> None:
+    """It is one word with its option: systemd leaves a variable without a value out."""
+    assert f"/natsup exec {command}\n" in made(f"ExecStart={line}")
+
+
+@pytest.mark.parametrize(
+    ("unit", "here", "options", "clean"),
+    [
+        ("", HERE, ["--on-released", "x"], "--wait 17"),
+        ("", HERE, ["--on-mapped=x"], "--wait 17"),
+        ("Environment=A=1 'NATSUP_ON_RELEASED=x y'\n", HERE, [], "--wait 17"),
+        ("Environment='A=1 NATSUP_ON_RELEASED=x'\n", HERE, [], "--wait 6"),
+        ("", replace(HERE, hooks=True), [], "--wait 17"),
+        (
+            "",
+            HERE,
+            ["--gateway", "http://10.0.0.1:5000/%41", "--interface=a", "--interface=b c"],
+            '--wait 6 --gateway=http://10.0.0.1:5000/%%41 "--interface=b c"',
+        ),
+    ],
+)
+def test_what_a_service_waits_for_at_its_end(
+    unit: str, here: Here, options: list[str], clean: str
+) -> None:
+    text = made(f"ExecStart=/a\nTimeoutStopSec=12\n{unit}", here, *options)
+    assert f"\nExecStopPost=-/usr/local/bin/natsup clean {clean}\n" in text
+    assert ("and the last hooks ten more" in text) == ("17" in clean)
+
+
+def test_folders_with_spaces() -> None:
+    text = made('ExecStart=/a\nUser=u\nStateDirectory=foo "b c:link"\n')
+    assert '\nEnvironment="STATE_DIRECTORY=%S/foo:%S/b c"\n' in text
 
 
 def test_root_in_a_strict_sandbox_keeps_its_own_folder() -> None:
@@ -213,4 +280,8 @@ def test_whose_control_group() -> None:
     assert service_of(f"0::{service}/app.slice/x.service\n") == f"{service}/app.slice/x.service"
     hybrid = "9:cpu:/\n1:name=systemd:/system.slice/a.service\n0::/\n"
     assert service_of(hybrid) == "/system.slice/a.service"
+    for other in ("1:name=systemd:/\n", "1:name=systemd:/user.slice/session-1.scope\n"):
+        assert service_of(f"{other}0::/system.slice/x.service\n") == "/system.slice/x.service"
+        assert service_of(f"0::/system.slice/x.service\n{other}") == "/system.slice/x.service"
     assert service_of("0::/user.slice/session-1.scope\n") == ""
+    assert service_of("") == ""

@@ -55,6 +55,11 @@ def test_lines_that_systemd_refuses(line: str, why: str) -> None:
         commands_of(line)
 
 
+def test_words_of_a_list() -> None:
+    service = read("[Service]\nA=x\nA=\nA=a 'b c'\nA=it's\nA=d\\ e \"f'\\\"g\" %i\n")
+    assert service.words("A") == ["a", "b c", "d e", "f'\"g", "%i"]
+
+
 def test_words_are_quoted() -> None:
     words = ["a", "a b", "100%", "$x", "", 'q"', "b\\", "a;b", "#"]
     assert [quoted(word) for word in words] == [

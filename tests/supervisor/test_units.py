@@ -1,6 +1,7 @@
 """`natsup unit` where there is no systemd to ask."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_files_instead_of_systemctl(file: str, tmp_path: Path) -> None:
     [
         (["a"], 125, "there is no systemctl here; --from FILE"),
         (["a.socket"], 125, "a.socket is no service"),
+        (["python3.11-app"], 125, "there is no systemctl here"),
+        (["a", "--from", "FILE", "--", "--config", "/nonexistent"], 125, "it cannot be read"),
         (["../a"], 125, "is no service"),
         (["a", "--from", "/nonexistent"], 125, "the unit cannot be read"),
         (["a", "--from", "FILE", "--", "--prots", "1"], 125, "did you mean --ports?"),
@@ -59,6 +62,23 @@ def test_what_does_not_work(
     assert message in done.stderr
     assert (done.returncode, done.stdout) == (status, "")
     assert foreign.read_text() == "[Service]\n"
+
+
+def test_hooks_of_a_configuration_file_are_waited_for(file: str, tmp_path: Path) -> None:
+    config = tmp_path / "natsup/config.toml"
+    config.parent.mkdir()
+    config.write_text("[program.b]\non-released = 'true'\n")
+    assert " clean --wait 17\n" in unit("a", "--from", file, "--user", folder=tmp_path).stdout
+    assert " clean --wait 6\n" in unit("a", "--from", file, folder=tmp_path).stdout
+    words = ["a", "--from", file, "--", "--config", str(config)]
+    assert " clean --wait 17\n" in unit(*words, folder=tmp_path).stdout
+
+
+def test_a_module_is_no_command_for_a_unit(file: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "natsup.supervisor.cli", "unit", "a", "--from", file]
+    done = subprocess.run(words, capture_output=True, text=True, env={"PATH": str(tmp_path)})
+    assert "cli.py is no command that systemd could run" in done.stderr
+    assert (done.returncode, done.stdout) == (125, "")
 
 
 def test_a_timer_that_is_not_natsups_is_left_alone(tmp_path: Path) -> None:

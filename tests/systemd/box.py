@@ -112,13 +112,15 @@ class Box:
         """Make a file there."""
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path, input=text)
 
-    def service(self, name: str, *settings: str, program: str = "") -> None:
+    def service(
+        self, name: str, *settings: str, program: str = "", options: Sequence[str] = ()
+    ) -> None:
         """A service that runs `service.py` with these words, under natsup by a drop-in of its own
-        making."""
+        making. ``options``: of natsup exec."""
         lines = [f"ExecStart=/usr/bin/python3 {SERVICE} {program}", *self.more, *settings]
         self.write(f"/etc/systemd/system/{name}.service", "[Service]\n" + "\n".join(lines) + "\n")
         self.run("systemctl", "daemon-reload")
-        self.run(NATSUP, "unit", name, "--install")
+        self.run(NATSUP, "unit", name, "--install", "--", *options)
 
     def show(self, name: str, what: str) -> str:
         """A property of a service."""

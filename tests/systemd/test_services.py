@@ -144,16 +144,19 @@ def test_one_shot_commands_one_after_the_other(box: Box, lab: Lab) -> None:
         "/etc/systemd/system/svc.service",
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nEnvironment=A=b\n"
         "ExecStart=@/bin/sh ! -c 'echo \"$$0 $A ${A} x\" %n' ; -/bin/false\n"
-        "ExecStart=:/bin/echo $A\nExecStart=+/bin/echo \\; \"x  y\" \\\n# not this\n 'z'\n"
+        'ExecStart=@/bin/sh "" -c \'echo "[$$0]"\' ; @/bin/sh $A -c \'echo "$$0"\'\n'
+        "ExecStart=:/bin/echo $A\n"
+        "ExecStart=+/bin/echo \\; \"x  y\" \\\n# not this\n 'z'\n"
         "SyslogIdentifier=python3\n",
     )
     box.run("systemctl", "daemon-reload")
     box.run("systemctl", "start", "svc")
     before = box.said("svc")
-    assert len(before) == 3
+    assert before[1:3] == ["[]", "b"]
+    assert len(before) == 5
     box.run(NATSUP, "unit", "svc", "--install")
     box.run("systemctl", "restart", "svc")
-    after = box.said("svc")[3:]
+    after = box.said("svc")[5:]
     assert after == before
 
 
@@ -172,9 +175,12 @@ def test_activated_by_a_socket(box: Box, lab: Lab) -> None:
 
 
 def test_what_is_left_when_the_main_process_ends_is_killed_at_once(box: Box, lab: Lab) -> None:
-    box.service("svc", "KillMode=mixed", program="7000")
+    """But not before the session has ended, and its hooks with it."""
+    hook = "sleep 1; echo told >/run/hook"
+    box.service("svc", "KillMode=mixed", program="7000", options=["--on-released", hook])
     start(box, lab, "svc")
     stop(box, lab, "svc")
+    assert box.run("cat", "/run/hook") == "told\n"
 
 
 def test_as_parent(box: Box, lab: Lab) -> None:
