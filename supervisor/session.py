@@ -40,6 +40,7 @@ _SWITCH_SECONDS = 0.0005
 # How long the guard may take to hand the calls over. As parent it may be stopped, by Ctrl-Z say.
 _GUARD_SECONDS = 1.0
 
+
 def rules_of(settings: Settings) -> Rules:
     """The rules that the user's options make."""
     rules = Rules(
