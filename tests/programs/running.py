@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.lab import Lab
-from tests.lab.program import NATSUP
+from tests.lab.program import NATSUP, PATIENT
 
 
 class Running:
     """A program with a folder of its own, which is its home and where its output goes.
 
-    ``words``: options of `natsup exec`.
+    ``words``: options of `natsup exec`. A bind() waits for a busy router (`PATIENT`).
     """
 
     def __init__(self, lab: Lab, folder: Path, command: Sequence[str], *words: str) -> None:
@@ -29,7 +29,7 @@ class Running:
         with self._output.open("ab") as output:
             self.process = lab.popen(
                 "lan1",
-                [NATSUP, "exec", *words, "--", *command],
+                [NATSUP, "exec", *PATIENT, *words, "--", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -41,7 +41,7 @@ class Terminals:
         folder.mkdir()
         rtorrent = ["rtorrent", "-n", "-d", str(folder), "-p", f"{RANGE[0]}-{RANGE[-1]}"]
         rtorrent += ["-o", "port_random=no,dht=disable"]
-        command = [NATSUP, "exec", "--", *rtorrent]
+        command = [NATSUP, "exec", *PATIENT, "--", *rtorrent]
         if output is not None:
             script = '"$@" > "$0" 2>&1; echo $? > "$0.status"'
             command = ["sh", "-c", script, str(output), *command]
