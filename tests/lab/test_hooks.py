@@ -21,7 +21,6 @@ _TELL = (
 )
 
 _OF_GLIBC = 3 << 31  # SIGCANCEL and SIGSETXID, which its posix_spawn() ignores
-_PATIENT = ("--startup-timeout", "20", "--timeout", "10")
 
 
 def hooks(command: str) -> list[str]:
@@ -38,7 +37,7 @@ def test_commands_are_run_where_natsup_was_started(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lab.map("lan2", "tcp", 7000)
-    program = Program(lab, tmp_path, *layout, *_PATIENT, *hooks(_TELL))
+    program = Program(lab, tmp_path, *layout, *hooks(_TELL))
     assert program.bind("s", 7000) == "EADDRINUSE"
     assert program.do("s.bind(('', 7001))") is None
     lab.wait_for(lambda: any(entry["what"] == "router" for entry in program.history()))
@@ -102,7 +101,7 @@ def _lives(pid: int) -> bool:
 def test_what_a_command_gets_and_how_it_ends(lab: Lab, tmp_path: Path) -> None:
     """No signal is ignored that a shell would not have, and no descriptor is natsup's."""
     look = "grep -e SigIgn -e Seccomp: /proc/self/status; ls -l /proc/self/fd; kill -9 $$"
-    program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", look, "--on-released", "exit 3")
+    program = Program(lab, tmp_path, "--on-mapped", look, "--on-released", "exit 3")
     assert program.bind("s", 7000) is None
     lab.wait_for(lambda: "--on-mapped for tcp/7000 was killed by signal 9" in program.log())
     text = program.log()
@@ -125,7 +124,7 @@ def test_soft_limits_are_those_that_natsup_was_started_with(lab: Lab, tmp_path: 
     limits = "ulimit -S -n 200; ulimit -S -f 10000; ulimit -S -t 600; ulimit -S -v 4000000"
     look = f"(ulimit -S -n; ulimit -S -f; ulimit -S -t; ulimit -S -v) | xargs >>{tmp_path}/told"
     prefix = ["sh", "-c", f'{limits}; exec "$@"', "sh"]
-    program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", look, prefix=prefix)
+    program = Program(lab, tmp_path, "--on-mapped", look, prefix=prefix)
     told = tmp_path / "told"
     expected = "200 10000 600 4000000"
     assert program.bind("s", 7000) is None
@@ -141,7 +140,7 @@ def test_they_survive_supervisors(lab: Lab, tmp_path: Path, layout: list[str]) -
     """What happens while there is none is told by the next one, and nothing is told twice."""
     told = tmp_path / "told"
     command = f'sleep 1; echo "$NATSUP_EVENT $NATSUP_PORT" >> {told}'
-    program = Program(lab, tmp_path, *layout, *_PATIENT, *hooks(command))
+    program = Program(lab, tmp_path, *layout, *hooks(command))
 
     def expect(*more: str) -> None:
         expected.extend(more)
@@ -185,7 +184,7 @@ def test_one_that_hangs_does_not_outlive_its_limit_without_a_supervisor(
 ) -> None:
     pids = tmp_path / "pids"
     hang = f"trap '' TERM; sleep 1000 & echo $$ $! > {pids}; wait"
-    program = Program(lab, tmp_path, *_PATIENT, "--on-mapped", hang)
+    program = Program(lab, tmp_path, "--on-mapped", hang)
     assert program.bind("s", 7000) is None
     lab.wait_for(lambda: bool(lines(pids)))
     os.kill(program.supervisor(), signal.SIGKILL)
@@ -204,7 +203,7 @@ def test_events_on_a_descriptor(lab: Lab, tmp_path: Path, layout: list[str]) -> 
     """They outlast the supervisor, and end with the session; the program has no part in them."""
     read, write = os.pipe()
     lab.map("lan2", "tcp", 7000)
-    program = Program(lab, tmp_path, *layout, *_PATIENT, "--events", str(write), pass_fds=[write])
+    program = Program(lab, tmp_path, *layout, "--events", str(write), pass_fds=[write])
     os.close(write)
     assert program.bind("s", 7000) == "EADDRINUSE"
     assert program.do(f"os.fstat({write})") == "EBADF"
@@ -226,7 +225,7 @@ def test_events_on_a_descriptor(lab: Lab, tmp_path: Path, layout: list[str]) -> 
 
 def test_events_on_a_socket_that_comes_and_goes(lab: Lab, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    program = Program(lab, tmp_path, *_PATIENT, "--events", f"unix:{path}")
+    program = Program(lab, tmp_path, "--events", f"unix:{path}")
     assert program.bind("s", 7000) is None
     lab.wait_for(lambda: f"events are lost: unix:{path}" in program.log())
     for number in (7001, 7002):
@@ -253,7 +252,7 @@ def test_events_of_a_reader_that_sleeps(lab: Lab, tmp_path: Path) -> None:
     os.set_blocking(write, False)
     os.write(write, b"x" * (1 << 16))
     os.set_blocking(write, True)
-    program = Program(lab, tmp_path, *_PATIENT, "--events", str(write), pass_fds=[write])
+    program = Program(lab, tmp_path, "--events", str(write), pass_fds=[write])
     os.close(write)
     assert program.bind("s", 7000) is None
     assert lab.table() == {"tcp/7000": LAN1}
@@ -265,7 +264,7 @@ def test_events_of_a_reader_that_sleeps(lab: Lab, tmp_path: Path) -> None:
 
 def test_events_in_a_file(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    program = Program(lab, tmp_path, *_PATIENT, "--events", "events")
+    program = Program(lab, tmp_path, "--events", "events")
     assert program.bind("s", 7000) is None
     program.kill()
     lab.wait_for(lambda: '"removed"' in "".join(lines(tmp_path / "events")))

@@ -5,15 +5,14 @@ search; a sixth finds none. Closing a terminal takes its port off the router, an
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import LAN1, LAN2, Lab
+from tests.lab.program import NATSUP, PATIENT
 
-NATSUP = str(Path(sys.executable).with_name("natsup"))
 RANGE = range(10000, 10010)
 
 
