@@ -126,6 +126,15 @@ class Hairpin(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A port that was to be mapped, and was not, since it is in use here or mapped to this host
+    already. ``there``: what the router says of it."""
+
+    port: str
+    there: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class TrialMapping:
     """A mapping that was asked for, looked for and removed again."""
 
@@ -135,6 +144,7 @@ class TrialMapping:
     seen: Outcome | None  # what the router's table says; None: it was not mapped, or not asked
     removal: Removal | None  # None: there was nothing to remove
     hairpin: Hairpin | None = None  # None: not tried
+    instead_of: PassedOver | None = None
 
 
 @dataclass(frozen=True, slots=True)
