@@ -185,7 +185,8 @@ class Firewall:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Everything. ``router`` is None where there is no network to look for one, and then there are
-    no ``firewalls``. ``wanted``: the port that the user asked about, as in ``tcp/6881``, or ""."""
+    no ``firewalls``. ``wanted``: the port that the user asked about, as in ``tcp/6881``, or "".
+    ``mistakes``: what is wrong with configuration files and the environment."""
 
     kernel: Kernel
     rights: Rights
@@ -195,3 +196,4 @@ class Facts:
     asked: tuple[Asked, ...] = ()
     firewalls: tuple[Firewall, ...] = ()  # for IPv4, and for IPv6 where there is any
     wanted: str = ""
+    mistakes: tuple[str, ...] = ()

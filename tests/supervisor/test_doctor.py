@@ -44,6 +44,7 @@ from natsup.supervisor.doctor_facts import (
 )
 from natsup.supervisor.doctor_findings import Finding, Level, works
 from natsup.supervisor.doctor_network import try_mapping
+from natsup.supervisor.doctor_path import findings
 from natsup.supervisor.doctor_report import as_json, as_text
 from natsup.supervisor.doctor_router import of_network
 from natsup.supervisor.doctor_system import of_system
@@ -394,6 +395,16 @@ def test_the_document() -> None:
     assert as_json(SAID, facts)["ok"] is False
     assert as_json(SAID, facts)["next"] == ["other"]
     assert as_json(SAID[:1], facts)["ok"] is True
+
+
+def test_mistakes_of_a_configuration() -> None:
+    facts = Facts(KERNEL, RIGHTS, FOLDER, NETWORK, ROUTER)
+    assert works(findings(facts))
+    mistakes = ("FILE:1: unknown setting 'x'; natsup config reference lists them", "another")
+    finding = only(findings(replace(facts, mistakes=mistakes)))
+    assert (finding.id, finding.level) == ("configuration", Level.PROBLEM)
+    assert "FILE:1: unknown setting 'x' (and 1 more)" in finding.found
+    assert "natsup config reference lists them" in finding.advice
 
 
 # --- trying things ---
