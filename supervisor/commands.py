@@ -41,19 +41,19 @@ _DESCRIBE = "\0describe"  # in place of arguments; nobody can type it
 def main(words: list[str]) -> int:
     """Run a command line without its first word. Returns the exit status."""
     goes_on = words[:1] in (["demo"], ["gateway"]) or not _ON.isdisjoint(words[1:])
-    return output.checked(lambda: _run(words), goes_on=goes_on)
+    return output.checked(lambda: _checked(words), goes_on=goes_on)
+
+
+def _checked(words: list[str]) -> int:
+    try:
+        check_state_folder(os.environ)
+        return _run(words)
+    except BadOption as error:
+        return complain(str(error))
 
 
 def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("", [])
-    network: dict[str, str] = {}
-    try:
-        if rest != [_DESCRIBE]:
-            check_state_folder(os.environ)
-            if name in ("doctor", "clean"):
-                network = of_network(os.environ)
-    except BadOption as error:
-        return complain(str(error))
     if name == "status":
         from natsup.supervisor import status
 
@@ -77,11 +77,9 @@ def _run(words: list[str]) -> int:
     if name == "doctor":
         from natsup.supervisor import doctor
 
-        parser = _Parser(prog="natsup doctor")
-        parser.set_defaults(**network)
-        return doctor.main(parser, rest)
+        return doctor.main(_Parser(prog="natsup doctor"), rest)
     if name == "clean":
-        return _clean(rest, network)
+        return _clean(rest)
     if name == "demo":
         what = "The main job, in network namespaces, with no router needed."
         _Parser(prog="natsup demo", description=what).parse_args(rest)
@@ -177,17 +175,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(125, f"natsup: {message}; see {self.prog} --help\n")
 
 
-def _clean(words: list[str], network: dict[str, str]) -> int:
+def _clean(words: list[str]) -> int:
     parser = _Parser(
         prog="natsup clean",
         description="Remove from the router what dead sessions left there, and only that.",
     )
-    parser.set_defaults(**network)
     parser.add_argument("--gateway", metavar="URL", help="the router's description")
     parser.add_argument("--interface", metavar="IF", help="the interface that leads to the router")
     wait = "first wait for sessions of the same service to end, S seconds at most (under systemd)"
     parser.add_argument("--wait", type=_count, default=0, metavar="S", help=wait)
     options = parser.parse_args(words)
+    for mistake in of_network(vars(options), os.environ):
+        complain(f"left out: {mistake}")
 
     import trio
 

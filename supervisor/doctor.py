@@ -13,10 +13,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from natsup.state.journal import default_directory
 from natsup.supervisor import guard, netlink
+from natsup.supervisor.settings import of_network
 from natsup.upnp import trust
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ _ENDS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
-    """Run the command. ``parser`` has no arguments yet. Returns the exit status."""
+    """Run the command. ``parser`` has no arguments yet. Returns the exit status. Raises
+    `BadOption`."""
     parser.description, parser.epilog = DESCRIPTION, _EPILOG
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument(
@@ -48,6 +51,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
         help="the port that a program is to be reached at, such as 6881 (of TCP) or udp/27015",
     )
     options = parser.parse_args(words)
+    mistakes = of_network(vars(options), os.environ)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is to be tidied up yet
     logging.getLogger("natsup").addHandler(logging.NullHandler())  # the report says it all
@@ -59,6 +63,7 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     facts = _look(interface=options.interface, url=options.gateway, wanted=options.port)
     if isinstance(facts, signal.Signals):
         return guard.end_as(facts)
+    facts = replace(facts, mistakes=tuple(mistakes))
     found = findings(facts)
     if options.json:
         print(json.dumps(doctor_report.as_json(found, facts), indent=2))

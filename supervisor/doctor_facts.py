@@ -126,6 +126,15 @@ class Hairpin(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A port that was to be mapped, and was not, since it is in use here or mapped to this host
+    already. ``there``: what the router says of it."""
+
+    port: str
+    there: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class TrialMapping:
     """A mapping that was asked for, looked for and removed again."""
 
@@ -135,6 +144,7 @@ class TrialMapping:
     seen: Outcome | None  # what the router's table says; None: it was not mapped, or not asked
     removal: Removal | None  # None: there was nothing to remove
     hairpin: Hairpin | None = None  # None: not tried
+    instead_of: PassedOver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +185,8 @@ class Firewall:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Everything. ``router`` is None where there is no network to look for one, and then there are
-    no ``firewalls``. ``wanted``: the port that the user asked about, as in ``tcp/6881``, or ""."""
+    no ``firewalls``. ``wanted``: the port that the user asked about, as in ``tcp/6881``, or "".
+    ``mistakes``: what is wrong with configuration files and the environment."""
 
     kernel: Kernel
     rights: Rights
@@ -185,3 +196,4 @@ class Facts:
     asked: tuple[Asked, ...] = ()
     firewalls: tuple[Firewall, ...] = ()  # for IPv4, and for IPv6 where there is any
     wanted: str = ""
+    mistakes: tuple[str, ...] = ()

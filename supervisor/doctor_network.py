@@ -5,6 +5,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from natsup.state.ledger import Note, State
 from natsup.state.model import Conflict, Ignored, Mapped, Outcome, Port, Protocol, Removal, Unknown
 from natsup.state.secret import secret
 from natsup.supervisor import clock, container
-from natsup.supervisor.doctor_facts import Hairpin, Network, Pinholes, Router, TrialMapping, Way
+from natsup.supervisor.doctor_facts import (
+    Hairpin,
+    Network,
+    PassedOver,
+    Pinholes,
+    Router,
+    TrialMapping,
+    Way,
+)
 from natsup.supervisor.doctor_hairpin import hairpin, worth_trying
 from natsup.supervisor.doctor_survey import Survey, describe
 from natsup.upnp import choosing, discovery
@@ -96,31 +105,42 @@ async def try_mapping(
 ) -> TrialMapping:
     """Map a port that is free here and on the router, see it in the router's table, remove it.
 
-    ``wanted`` is that port, if it is free here. ``way_in``: tries it while it is mapped. ``until``:
+    ``wanted`` is that port, if it is free here; the router is asked about it in any case, for
+    another host may have it there. ``way_in``: tries it while it is mapped. ``until``:
     on trio's clock, when to give up; the removal has some seconds of its own. A socket holds the
     port meanwhile, bound to the LAN address alone, which an outer natsup leaves alone. The same for
     a pinhole, where the address is one of IPv6.
     """
     address = gateway.internal_address
+    over: PassedOver | None = None
     for trial in range(_TRIES):
         port = Port(Protocol.TCP, random.randint(*_DYNAMIC), ":" in address)
         if wanted is not None and trial == 0:
             port = wanted
         kind = socket.SOCK_STREAM if port.protocol is Protocol.TCP else socket.SOCK_DGRAM
         with socket.socket(family(address), kind) as holder:
-            try:
-                holder.bind((address, port.number))
-            except OSError:
+            free = _bound(holder, address, port)
+            if not free and port is not wanted:
                 continue
+            there: Outcome = Unknown("the router takes too long", silent=True)
             with trio.move_on_at(until):
                 there = await gateway.check(port)
-                if isinstance(there, Conflict) and port is wanted:
-                    return TrialMapping(str(port), there, 0.0, None, None)
-                if isinstance(there, Mapped | Conflict):
-                    continue
+            if isinstance(there, Conflict) and port is wanted:
+                return TrialMapping(str(port), there, 0.0, None, None)
+            if not free or isinstance(there, Mapped | Conflict):
+                over = PassedOver(str(port), there) if port is wanted else over
+                continue
             come = None if way_in is None else partial(way_in, holder, port)
-            return await _map(gateway, port, folder, until, come)
-    return TrialMapping("", Ignored("no port is free"), 0.0, None, None)
+            return replace(await _map(gateway, port, folder, until, come), instead_of=over)
+    return TrialMapping("", Ignored("no port is free"), 0.0, None, None, instead_of=over)
+
+
+def _bound(holder: socket.socket, address: str, port: Port) -> bool:
+    try:
+        holder.bind((address, port.number))
+    except OSError:
+        return False
+    return True
 
 
 async def _try_pinholes(

@@ -26,17 +26,37 @@ _TO_ROUTER = ("default-route", "router", "test-mapping", "firewall")
 def findings(facts: Facts) -> list[Finding]:
     """Everything, from the program outwards and back in."""
     return [
-        *of_system(facts.kernel, facts.rights, facts.folder),
+        *_here(facts),
         *of_asked(facts.asked),
         *of_network(facts.network, facts.router),
         *of_way_in(facts.router, facts.firewalls, facts.wanted),
     ]
 
 
+def _here(facts: Facts) -> list[Finding]:
+    found = of_system(facts.kernel, facts.rights, facts.folder)
+    if facts.mistakes:
+        found.append(_configuration(facts.mistakes))
+    return found
+
+
+def _configuration(mistakes: Sequence[str]) -> Finding:
+    """The first mistake; what it is, and what can be done about it."""
+    what, _, remedy = mistakes[0].rpartition("; ")
+    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+    return Finding(
+        "configuration",
+        "Configuration",
+        Level.PROBLEM,
+        f"natsup exec starts nothing: {what or remedy}{more}",
+        f"{remedy if what else 'mend it'}; natsup config check looks for all mistakes",
+    )
+
+
 def path(facts: Facts) -> list[Station]:
     """Program, natsup, router, Internet."""
     levels = {finding.id: finding.level for finding in findings(facts)}
-    here = [one.level for one in of_system(facts.kernel, facts.rights, facts.folder)]
+    here = [one.level for one in _here(facts)]
     network, router = facts.network, facts.router
     used = network.used
     host = (network.address, used.interface) if used is not None else ()

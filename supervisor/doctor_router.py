@@ -22,6 +22,7 @@ def of_network(network: Network, router: Router | None) -> list[Finding]:
         if not router.reason:
             found.append(_external(router))
         if router.mapping is not None:
+            found += _passed_over(router.mapping)
             found.append(_mapping(router.mapping, protocol_of(router.location)))
         if router.pinholes is not None:
             found.append(_pinholes(router.pinholes))
@@ -181,6 +182,21 @@ def _external(router: Router) -> Finding:
         "switch one of the two to bridge mode, or have the outer one forward everything to the"
         " inner one (often called DMZ or exposed host)",
     )
+
+
+def _passed_over(mapping: TrialMapping) -> list[Finding]:
+    """That another port than the one asked about was tried."""
+    over = mapping.instead_of
+    if over is None:
+        return []
+    name = ("port-asked-about", "Port asked about")
+    instead = f"; {mapping.port} was tried instead" if mapping.port else ""
+    if isinstance(over.there, Mapped):
+        found = f"{over.port} is forwarded to this host already{instead}"
+        return [Finding(*name, Level.OK, found)]
+    found = f"{over.port} is in use here, and was not tried (the router: {over.there}){instead}"
+    advice = f"to try {over.port} itself, end the program here that has it"
+    return [Finding(*name, Level.NOTE, found, advice)]
 
 
 _BIND_WAITS = 0.5  # seconds, see natsup.supervisor.options

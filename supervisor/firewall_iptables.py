@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from natsup.supervisor.firewall_rules import (
     HOOKS,
@@ -15,6 +16,7 @@ from natsup.supervisor.firewall_rules import (
     of_address,
     of_flags,
     of_interface,
+    of_length,
     of_sender,
     of_sender_port,
     opposite,
@@ -60,8 +62,10 @@ _ASIDE = {
     "--reap": 0,
     "--rttl": 0,
 }
-# What is not so of a sender's first packet
+# What is not so of a stranger's first packet
 _NOT_YET = {
+    "-f": 0,  # it is whole
+    "--mac-source": 1,  # of somebody on the LAN
     "--hashlimit-above": 1,
     "--connlimit-above": 1,
     "--update": 0,
@@ -153,10 +157,16 @@ def _one(option: str, values: Sequence[str], packet: Packet) -> Fits:
             return of_sender(value)
         case "-d":
             return of_address(packet, value)
+        case "--src-range":
+            return of_sender(*value.split("-", 1))
+        case "--dst-range":
+            return of_address(packet, *value.split("-", 1))
+        case "--length":
+            return _any_range(value, partial(of_length, packet))
         case "--dport" | "--dports" | "--ports":
-            return _any_port(value, lambda low, high: certain(low <= packet.port <= high))
+            return _any_range(value, lambda low, high: certain(low <= packet.port <= high))
         case "--sport" | "--sports":
-            return _any_port(value, of_sender_port)
+            return _any_range(value, of_sender_port)
         case "--ctstate" | "--state":
             return certain("NEW" in value.split(","))
         case "--syn":
@@ -179,8 +189,8 @@ def _one(option: str, values: Sequence[str], packet: Packet) -> Fits:
     return Fits.MAYBE
 
 
-def _any_port(text: str, test: Callable[[int, int], Fits]) -> Fits:
-    """Of a list of ports and ranges, does any fit?"""
+def _any_range(text: str, test: Callable[[int, int], Fits]) -> Fits:
+    """Of a list of numbers and ranges, does any fit?"""
     found = [Fits.NO]
     for part in text.split(","):
         low, _, high = part.partition(":")

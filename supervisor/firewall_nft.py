@@ -22,6 +22,7 @@ from natsup.supervisor.firewall_rules import (
     of_address,
     of_flags,
     of_interface,
+    of_length,
     of_sender,
     of_sender_port,
     opposite,
@@ -38,10 +39,14 @@ _VERDICTS = {
 }
 # Statements that narrow nothing down, and let the packet go on
 _ASIDE = {
-    *("counter", "log", "mangle", "notrack", "comment", "set", "map", "meter", "quota", "dup"),
-    *("flow", "secmark", "last", "continue"),
+    *("counter", "log", "mangle", "notrack", "comment", "dup", "flow", "secmark", "last"),
+    "continue",
     *("ct helper", "ct timeout", "ct expectation"),
 }
+_KEEPERS = ("set", "map", "meter")  # statements that keep something of each sender
+_FLAGS = {"payload": {"protocol": "tcp", "field": "flags"}}
+_FRAGMENT = {"payload": {"protocol": "ip", "field": "frag-off"}}
+_DONT_FRAGMENT = 0x4000  # RFC 791, section 3.1: it may be set in any packet
 _OTHERS = ("tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmpv6", "igmp", "arp")
 _UNDECIDED = ("queue", "tproxy", "synproxy")  # somebody else decides
 _NUMBERS = {"6": "tcp", "17": "udp"}  # of protocols, should nft print those
@@ -63,12 +68,15 @@ class _Ruleset:
         self._texts = _by_handle(listing)
         self._sets: dict[tuple[str, str], list[Any]] = {}
         families = ("inet", "netdev", "ip6" if packet.ipv6 else "ip")
+        dormant = _dormant(objects, listing)
         found: dict[tuple[str, str], Chain] = {}
         mine = [
             (kind, one)
             for each in objects
             for kind, one in each.items()
-            if kind in ("chain", "set", "map", "rule") and one["family"] in families
+            if kind in ("chain", "set", "map", "rule")
+            and one["family"] in families
+            and f"{one['family']} {one['table']}" not in dormant
         ]
         for kind, one in mine:
             table = f"{one['family']} {one['table']}"
@@ -113,7 +121,7 @@ class _Ruleset:
             if kind == "vmap":
                 elements = self._elements(table, value["data"])
                 for key, verdict in elements if self._concerns(value["key"]) else ():
-                    one = both(fits, self._is(table, value["key"], key))
+                    one = both(fits, self._is(table, value["key"], _whole(value["key"], key)))
                     if next(iter(verdict)) in _VERDICTS:
                         yield self._verdict(one, verdict, text)
                 return
@@ -135,7 +143,12 @@ class _Ruleset:
     def _statement(self, table: str, kind: str, value: Any) -> Fits:
         if kind == "match":
             return self._match(table, value)
-        if kind in ("limit", "ct count"):  # not reached, so not over it either
+        if kind in _KEEPERS:
+            inner = value.get("stmt", [])
+            every = inner if isinstance(inner, list) else [inner]
+            parts = (self._statement(table, *part) for one in every for part in one.items())
+            return both(*parts)
+        if kind in ("limit", "ct count", "quota"):  # not reached, so not over it either
             return certain(not (isinstance(value, dict) and value.get("inv")))
         return Fits.YES if kind in _ASIDE else Fits.MAYBE
 
@@ -148,8 +161,10 @@ class _Ruleset:
         if op in ("<", ">", "<=", ">="):
             ends = {"<": (0, right - 1), "<=": (0, right), ">": (right + 1, 65535)}
             right = {"range": list(ends.get(op, (right, 65535)))}
+        if op not in ("in", "!"):
+            right = _whole(left, right)
         found = self._is(table, left, right)
-        return opposite(found) if op == "!=" else found
+        return opposite(found) if op in ("!=", "!") else found
 
     def _concerns(self, left: Any) -> bool:
         """Does a packet like this one have what is looked at? Else the rule does not fit, whatever
@@ -196,8 +211,10 @@ class _Ruleset:
             return lambda value: Fits.MAYBE
         ((kind, what),) = left.items()
         packet = self._packet
-        if kind == "&" and what[0] == {"payload": {"protocol": "tcp", "field": "flags"}}:
+        if kind == "&" and what[0] == _FLAGS:
             return lambda value: of_flags(packet, _flags(what[1]), _flags(value))
+        if kind == "&" and what[0] == _FRAGMENT and not what[1] & _DONT_FRAGMENT:
+            return lambda value: _number(value, 0)
         if not isinstance(what, dict):
             return lambda value: Fits.MAYBE
         found: dict[str, _Test] = {}
@@ -211,6 +228,7 @@ class _Ruleset:
                 "l4proto": lambda value: certain(_protocol(value) == packet.protocol),
                 "protocol": lambda value: certain(value in protocols),
                 "nfproto": lambda value: certain(value == ("ipv6" if packet.ipv6 else "ipv4")),
+                "length": self._length,
                 "pkttype": lambda value: certain(value in ("host", "unicast")),
             }
         elif kind == "ct":
@@ -221,28 +239,34 @@ class _Ruleset:
             }
         elif kind == "payload":
             found = {
-                "saddr": lambda value: of_sender(_network(value)),
+                "saddr": _sender,
                 "daddr": self._address,
                 "protocol": lambda value: certain(_protocol(value) == packet.protocol),
                 "nexthdr": lambda value: certain(_protocol(value) == packet.protocol),
-                "dport": lambda value: _ports(
-                    value, lambda low, high: certain(low <= packet.port <= high)
-                ),
-                "sport": lambda value: _ports(value, of_sender_port),
-                "flags": lambda value: certain(value == "syn"),
+                "dport": lambda value: _number(value, packet.port),
+                "sport": lambda value: _between(value, of_sender_port),
+                "flags": lambda value: of_flags(packet, ("syn",), _flags(value)),
             }
-            if what.get("protocol") not in ("ip", "ip6", "tcp", "udp", "th"):
+            if what.get("protocol") == "ip":
+                found["length"] = self._length
+            elif what.get("protocol") == "ether":
+                found = {"saddr": lambda value: Fits.NO}  # of somebody on the LAN
+            elif what.get("protocol") not in ("ip6", "tcp", "udp", "th"):
                 found = {}
         elif kind == "fib":
             about = what.get("flags", [])
             if what.get("result") == "type":
                 kin = "local" if "daddr" in about else "unicast"
                 return lambda value: certain(value == kin)
-            return lambda value: certain(value is True) if value in (True, False) else Fits.MAYBE
+            # An interface 0 is none
+            return lambda value: certain(value is True) if value in (True, 0, "0") else Fits.MAYBE
         return found.get(what.get("key") or what.get("field") or "", lambda value: Fits.MAYBE)
 
     def _interface(self, value: Any) -> Fits:
         return of_interface(self._packet, str(value), "*")
+
+    def _length(self, value: Any) -> Fits:
+        return _between(value, partial(of_length, self._packet))
 
     def _address(self, value: Any) -> Fits:
         if isinstance(value, dict) and "range" in value:
@@ -253,18 +277,32 @@ class _Ruleset:
 def _network(value: Any) -> str:
     if isinstance(value, dict) and "prefix" in value:
         return f"{value['prefix']['addr']}/{value['prefix']['len']}"
-    if isinstance(value, dict) and "range" in value:
-        return str(value["range"][0])  # a list of senders, however long
     return str(value)
 
 
-def _ports(value: Any, test: Callable[[int, int], Fits]) -> Fits:
+def _sender(value: Any) -> Fits:
+    if isinstance(value, dict) and "range" in value:
+        return of_sender(*value["range"])
+    return of_sender(_network(value))
+
+
+def _number(value: Any, known: int) -> Fits:
+    return _between(value, lambda low, high: certain(low <= known <= high))
+
+
+def _between(value: Any, test: Callable[[int, int], Fits]) -> Fits:
     low, high = value["range"] if isinstance(value, dict) and "range" in value else (value, value)
     return test(low, high) if isinstance(low, int) and isinstance(high, int) else Fits.MAYBE
 
 
 def _protocol(value: Any) -> str:
     return _NUMBERS.get(str(value), str(value))
+
+
+def _whole(left: Any, right: Any) -> Any:
+    """The same, with a list of flags as the single value that it is: they are set together."""
+    many = left == _FLAGS or (isinstance(left, dict) and left.get("&", [None])[0] == _FLAGS)
+    return {"set": [right]} if many and isinstance(right, list) else right
 
 
 def _flags(value: Any) -> set[str]:
@@ -278,6 +316,21 @@ def _flags(value: Any) -> set[str]:
 
 _TABLE = re.compile(r"table (\w+ \S+) \{")
 _HANDLE = re.compile(r"\s*(.*\S)\s+# handle (\d+)\s*")
+
+
+def _dormant(objects: list[dict[str, Any]], listing: str) -> set[str]:
+    """The tables that are switched off. Of their flags nft 1.0.6 prints one letter in JSON."""
+    found, table = set(), ""
+    for one in (each["table"] for each in objects if "table" in each):
+        if "dormant" in one.get("flags", ()):
+            found.add(f"{one['family']} {one['name']}")
+    for line in listing.splitlines():
+        start = _TABLE.match(line)
+        if start is not None:
+            table = start[1]
+        elif line.startswith("\tflags ") and "dormant" in line:
+            found.add(table)
+    return found
 
 
 def _by_handle(listing: str) -> dict[tuple[str, int], str]:

@@ -65,9 +65,15 @@ class Packet:
 _EPHEMERAL = (32768, 60999)  # from which Linux takes the port of who connects; others from less
 
 
-def of_sender(network: str) -> Fits:
-    """Does a sender whom no rule names come from ``network``, an address or more?"""
+def of_sender(network: str, high: str = "") -> Fits:
+    """Does a sender whom no rule names come from ``network``, an address or more? ``high``: it is
+    the first of a range, and this the last."""
     try:
+        if high:
+            first, last = ip_address(network), ip_address(high)
+            every = 1 << first.max_prefixlen
+            many = int(last) - int(first) + 1
+            return Fits.YES if many == every else Fits.MAYBE if many > every >> 8 else Fits.NO
         bits = ip_network(network, strict=False).prefixlen
     except ValueError:
         return Fits.MAYBE
@@ -79,6 +85,14 @@ def of_sender_port(low: int, high: int) -> Fits:
     if low <= first and last <= high:
         return Fits.YES
     return Fits.NO if high < first or low > last else Fits.MAYBE
+
+
+def of_length(packet: Packet, low: int, high: int) -> Fits:
+    """Is it so many bytes long, with the headers of IP (RFC 791, RFC 8200), and of TCP or UDP?"""
+    shortest = (40 if packet.ipv6 else 20) + (20 if packet.protocol == "tcp" else 8)
+    if high < shortest:
+        return Fits.NO
+    return Fits.YES if low <= shortest and high >= 65535 else Fits.MAYBE
 
 
 def of_address(packet: Packet, low: str, high: str = "") -> Fits:

@@ -52,18 +52,43 @@ def found(given: Sequence[options.Given], command: list[str], environ: Mapping[s
     return Found(options.decide(layers), command, files)
 
 
-def of_network(environ: Mapping[str, str]) -> dict[str, str]:
-    """How to find the router, for other commands, which have options of the same names. Raises
-    `BadOption`."""
+def of_network(told: options.Settings, environ: Mapping[str, str]) -> list[str]:
+    """How to find the router, for other commands: fill in what their options leave open.
+
+    ``told``: the values of their options ``gateway`` and ``interface``, None where not given. What
+    is wrong with these raises `BadOption`, unless it has been overridden; whatever else is wrong
+    with files and the environment is in the way of `natsup exec` alone, and returned.
+    """
     from natsup.supervisor.options_check import check
 
-    told = found([], [], environ)
-    check({**told.settings, "log": None, "events": None}, environ, told.decided)
-    return {
-        key: told.settings[key]
-        for key in ("gateway", "interface")
-        if told.settings[key] is not None
-    }
+    open_keys = {key for key in ("gateway", "interface") if told[key] is None}
+    mistakes: list[str] = []
+    own: list[options.Given] = []
+    for name, text in environ.items():
+        try:
+            own += options.of_environment({name: text})
+        except options.BadOption as error:
+            key = name.removeprefix("NATSUP_").lower()
+            if key in open_keys:
+                raise
+            if key not in told:
+                mistakes.append(str(error))
+    layers: list[options.Layer] = []
+    chosen = next((one.text for one in own if one.option.name == "config"), None)
+    for path in places(environ, chosen):
+        if _is_there(path, chosen):
+            from natsup.supervisor import config
+
+            try:
+                layers += config.read(path).layers(None)
+            except options.BadOption as error:
+                mistakes.append(str(error))
+    decided = options.decide([*layers, own])
+    decided = {key: layer for key, layer in decided.items() if key in open_keys}
+    settings = options.values(decided, os.curdir)
+    check(settings, environ, decided)
+    told.update((key, settings[key]) for key in open_keys)
+    return mistakes
 
 
 def places(environ: Mapping[str, str], chosen: str | None) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from natsup.supervisor import config
+from natsup.supervisor import config, settings
 from natsup.supervisor.options import OPTIONS, BadOption, Option, of_environment
 from tests.nobody import as_nobody
 from tests.supervisor.conftest import NATSUP
@@ -134,6 +134,31 @@ def test_other_commands_heed_it(surely: dict[str, str], place: Path, command: st
         run(command, environ=surely), f"{path}: interface: there is no 'nsu-none' here; ip link"
     )
     refused(run(command, environ={**surely, "NATSUP_GATEWAY": "x"}), "NATSUP_GATEWAY: 'x' will not")
+
+
+def test_what_is_overridden_is_in_nobodys_way(surely: dict[str, str], place: Path) -> None:
+    """Nor is what concerns `natsup exec` alone: that is told."""
+    path = write(place, "interface = 'nsu-none'\ngateway = 'http://192.168.1.1/d.xml'\n")
+    told: dict[str, str | None] = {"gateway": None, "interface": "lo"}
+    assert settings.of_network(told, surely) == []
+    assert told == {"gateway": "http://192.168.1.1/d.xml", "interface": "lo"}
+    environ = {**surely, "NATSUP_LEASE": "5", "NATSUP_GATEWAY": "x"}
+    told = {"gateway": "http://192.168.1.2/d.xml", "interface": "lo"}
+    (mistake,) = settings.of_network(told, environ)
+    assert mistake.startswith("NATSUP_LEASE: '5' will not do; give")
+    assert told == {"gateway": "http://192.168.1.2/d.xml", "interface": "lo"}
+    path.write_text("leese = 1\n")
+    told = {"gateway": None, "interface": None}
+    (mistake,) = settings.of_network(told, surely)
+    assert mistake.startswith(f"{path}:1: unknown setting 'leese'")
+    assert told == {"gateway": None, "interface": None}
+
+
+def test_cleaning_goes_on_in_spite_of_mistakes(surely: dict[str, str], place: Path) -> None:
+    path = write(place, "leese = 1\n")
+    done = run("clean", environ=surely)
+    assert (done.returncode, done.stdout[:17]) == (0, "Nothing to clean:")
+    assert done.stderr.startswith(f"natsup: left out: {path}:1: unknown setting 'leese'")
 
 
 def test_a_file_that_is_no_configuration(surely: dict[str, str], place: Path) -> None:

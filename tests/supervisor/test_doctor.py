@@ -25,6 +25,7 @@ from natsup.state.model import (
     Mapped,
     Outcome,
     Port,
+    Protocol,
     Removal,
     Unknown,
 )
@@ -34,6 +35,7 @@ from natsup.supervisor.doctor_facts import (
     Folder,
     Kernel,
     Network,
+    PassedOver,
     Rights,
     Router,
     TrialMapping,
@@ -42,6 +44,7 @@ from natsup.supervisor.doctor_facts import (
 )
 from natsup.supervisor.doctor_findings import Finding, Level, works
 from natsup.supervisor.doctor_network import try_mapping
+from natsup.supervisor.doctor_path import findings
 from natsup.supervisor.doctor_report import as_json, as_text
 from natsup.supervisor.doctor_router import of_network
 from natsup.supervisor.doctor_system import of_system
@@ -394,6 +397,16 @@ def test_the_document() -> None:
     assert as_json(SAID[:1], facts)["ok"] is True
 
 
+def test_mistakes_of_a_configuration() -> None:
+    facts = Facts(KERNEL, RIGHTS, FOLDER, NETWORK, ROUTER)
+    assert works(findings(facts))
+    mistakes = ("FILE:1: unknown setting 'x'; natsup config reference lists them", "another")
+    finding = only(findings(replace(facts, mistakes=mistakes)))
+    assert (finding.id, finding.level) == ("configuration", Level.PROBLEM)
+    assert "FILE:1: unknown setting 'x' (and 1 more)" in finding.found
+    assert "natsup config reference lists them" in finding.advice
+
+
 # --- trying things ---
 
 
@@ -442,6 +455,7 @@ class Gateway:
     def __init__(self) -> None:
         self.table: set[Port] = set()
         self.made: list[Port] = []
+        self.said: dict[Port, Outcome] = {}  # what `check` says of some
         self.hidden: Outcome | None = None  # what `check` says instead
         self.refuse: Outcome | None = None  # what `add` says instead, having done nothing
         self.taken = 0  # so many ports are another host's
@@ -464,6 +478,8 @@ class Gateway:
         if self.taken:
             self.taken -= 1
             return Conflict("192.168.1.9")
+        if port in self.said and port not in self.table:
+            return self.said[port]
         if self.hidden is not None:
             return self.hidden
         return Mapped(100) if port in self.table else Ignored("not there")
@@ -498,6 +514,48 @@ async def test_a_mapping_is_made_seen_and_removed(
     assert made.seconds == pytest.approx(0.1)
     assert gateway.table == set()
     assert sessions(tmp_path) == []
+
+
+@pytest.mark.parametrize("said", [Conflict("192.168.1.9"), Mapped(100), Ignored("not there")])
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_port_asked_about_is_asked_about(
+    autojump_clock: MockClock, tmp_path: Path, said: Outcome, used: bool
+) -> None:
+    """Though a program here has it."""
+    gateway = Gateway()
+    with socket.socket() as program:
+        program.bind(("127.0.0.1", 0))
+        wanted = Port(Protocol.TCP, program.getsockname()[1])
+        if not used:
+            program.close()
+        gateway.said[wanted] = said
+        made = await try_mapping(gateway, tmp_path, trio.current_time() + 5, wanted=wanted)
+    if isinstance(said, Conflict):
+        assert (made.port, made.outcome, gateway.made) == (str(wanted), said, [])
+    elif used or isinstance(said, Mapped):
+        assert made.instead_of == PassedOver(str(wanted), said)
+        assert (made.outcome, made.port) == (Mapped(120), str(gateway.made[0]))
+        assert wanted not in gateway.made
+    else:
+        assert (made.instead_of, gateway.made) == (None, [wanted])
+    assert gateway.table == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "found"),
+    [
+        (Mapped(100), Level.OK, "tcp/7100 is forwarded to this host already; tcp/50000 was tried"),
+        (Ignored("gone"), Level.NOTE, "tcp/7100 is in use here, and was not tried (the router: go"),
+    ],
+)
+def test_another_port_than_the_one_asked_about(said: Outcome, level: Level, found: str) -> None:
+    mapping = replace(MAPPING, instead_of=PassedOver("tcp/7100", said))
+    report = of_network(NETWORK, replace(ROUTER, mapping=mapping))
+    (finding,) = (one for one in report if one.id == "port-asked-about")
+    assert finding.level is level
+    assert finding.found.startswith(found)
+    assert "tcp/50000 was tried instead" in finding.found
+    assert works(report)
 
 
 async def test_what_a_router_refuses_is_not_removed(

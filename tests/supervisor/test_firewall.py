@@ -162,6 +162,15 @@ def test_the_drop_is_named() -> None:
         ("-m set --match-set banned src -j DROP", False),
         ("-m recent --update --seconds 60 --name DEFAULT --rsource -j DROP", False),
         ("-m hashlimit --hashlimit-above 5/sec --hashlimit-name x -j DROP", False),
+        ("-f -j DROP", False),
+        ("-m iprange --src-range 1.0.0.0-1.0.0.9 -j DROP", False),
+        ("-m iprange --src-range 1.0.0.0-99.0.0.0 -j DROP", None),
+        ("-m iprange ! --src-range 0.0.0.0-255.255.255.255 -j DROP", False),
+        ("-m iprange --dst-range 192.168.77.1-192.168.77.9 -j DROP", True),
+        ("-m mac --mac-source 00:11:22:33:44:55 -j DROP", False),
+        ("-m length --length 0:20 -j DROP", False),
+        ("-p tcp -m length --length 0:60 -j DROP", None),
+        ("-m length --length 40:65535 -j DROP", True),
         ('-m comment --comment "it\'s -j ACCEPT" -j DROP', True),
         ("-m comment --comment 'no end -j DROP", None),
         ('-m bpf --bytecode "1,6 0 0 0" -j DROP', None),
@@ -298,6 +307,44 @@ def test_rules_of_the_future_may_do_anything(expression: list[Any]) -> None:
 
 # --- a real kernel ---
 
+# Rules that its nft(8) understands, and whether they drop the first packet of a connection
+_SINGLE = [
+    ("tcp flags & (fin|syn) == (fin|syn) drop", False),
+    ("tcp flags & (fin|syn) != (fin|syn) drop", True),
+    ("tcp flags & (fin|syn) == syn drop", True),
+    ("tcp flags & (fin|syn) != { fin, syn } drop", False),
+    ("tcp flags { fin, syn } drop", True),
+    ("tcp flags fin,syn drop", True),
+    ("tcp flags == fin|syn drop", False),
+    ("tcp flags vmap { fin|syn : drop }", False),
+    ("tcp flags vmap { syn : drop }", True),
+    ("tcp flags ! fin,rst drop", True),
+    ("tcp flags ! fin,syn drop", False),
+    ("update @m { ip saddr limit rate over 100/minute } drop", False),
+    ("update @m { ip saddr limit rate 100/minute } drop", True),
+    ("add @k { ip saddr ct count over 20 } reject", False),
+    ("add @m { ip saddr } drop", True),
+    ("meter mm { ip saddr limit rate over 10/second } drop", False),
+    ("quota over 100 mbytes drop", False),
+    ("quota 100 mbytes drop", True),
+    ("ether saddr 00:11:22:33:44:55 drop", False),
+    ("ether saddr != 00:11:22:33:44:55 drop", True),
+    ("ip frag-off & 0x1fff != 0 drop", False),
+    ("ip frag-off & 0x3fff == 0 drop", True),
+    ("ip frag-off & 0x5fff != 0 drop", None),
+    ("fib saddr . iif oif 0 drop", False),
+    ("meta length 0-20 drop", False),
+    ("ip length < 20 drop", False),
+    ("ip length < 60 drop", None),
+    ("ip saddr 1.0.0.0-1.0.0.9 drop", False),
+    ("ip saddr 1.0.0.0-99.0.0.0 drop", None),
+]
+_SETS = [
+    "set m { type ipv4_addr; flags dynamic; timeout 1m; }",
+    "set k { type ipv4_addr; flags dynamic; }",
+]
+_INPUT = "type filter hook input priority 0"
+
 _LETS_IN = ("drop", "ct state established,related accept", "iifname lo accept")
 _REAL: list[tuple[str, ...]] = [
     ("accept",),
@@ -321,6 +368,42 @@ _REAL: list[tuple[str, ...]] = [
     (*_LETS_IN, "tcp dport >= 7001 accept"),
     (*_LETS_IN, "tcp dport > 6999 accept"),
 ]
+
+
+def listed(host: list[str], *lines: str) -> tuple[str, str]:
+    """What nft prints of a ruleset, as JSON and as text, once it is loaded."""
+    load = [*host, "nft", "-f", "-"]
+    text = "\n".join(["flush ruleset", *lines, ""])
+    subprocess.run(load, input=text, text=True, check=True)
+    document, listing = (
+        subprocess.check_output([*host, "nft", option, "list", "ruleset"], text=True)
+        for option in ("-j", "-a")
+    )
+    return document, listing
+
+
+def test_one_rule_at_a_time(two_hosts: tuple[list[str], list[str]]) -> None:
+    """As nft prints them: how it does is not always what one would expect."""
+    chains = [
+        line
+        for n, (rule, _) in enumerate(_SINGLE)
+        for line in (f"chain c{n} {{", f"{_INPUT}; policy accept;", rule, "}")
+    ]
+    printed = listed(two_hosts[0], "table inet t {", *_SETS, *chains, "}")
+    found = {chain.name: chain for chain in firewall_nft.chains(*printed, packet("tcp/7000"))}
+    judged = [(rule, sure(judge([found[f"c{n}"]]))) for n, (rule, _) in enumerate(_SINGLE)]
+    assert judged == _SINGLE
+
+
+def test_a_table_that_is_switched_off(two_hosts: tuple[list[str], list[str]]) -> None:
+    chain = ["chain c {", f"{_INPUT}; policy drop;", "tcp dport 7000 drop", "}", "}"]
+    document, listing = listed(two_hosts[0], "table inet off {", "flags dormant", *chain)
+    assert not firewall_nft.chains(document, listing, packet("tcp/7000"))
+    newer = json.loads(document)
+    for one in newer["nftables"]:
+        one.get("table", {})["flags"] = ["dormant"]
+    assert not firewall_nft.chains(json.dumps(newer), "", packet("tcp/7000"))
+    assert firewall_nft.chains(*listed(two_hosts[0], "table inet on {", *chain), packet("tcp/1"))
 
 
 @pytest.fixture(scope="module")
@@ -360,13 +443,7 @@ def test_the_kernel_agrees(two_hosts: tuple[list[str], list[str]]) -> None:
             server.stdout.readline()
             for policy, *lines in _REAL:
                 chain = ["type filter hook input priority 0; policy " + policy, *lines]
-                ruleset = ["flush ruleset", "table inet t {", "chain c {", *chain, "}", "}", ""]
-                load = [*here, "nft", "-f", "-"]
-                subprocess.run(load, input="\n".join(ruleset), text=True, check=True)
-                document, listing = (
-                    subprocess.check_output([*here, "nft", option, "list", "ruleset"], text=True)
-                    for option in ("-j", "-a")
-                )
+                document, listing = listed(here, "table inet t {", "chain c {", *chain, "}", "}")
                 judged = judge(firewall_nft.chains(document, listing, of))
                 came = subprocess.run([*there, sys.executable, "-S", "-c", call]).returncode == 0
                 assert sure(judged) is (not came), lines
