@@ -96,10 +96,11 @@ def distrusted(status: os.stat_result, uid: int, unmapped: int | None) -> str:
     """Why a file is not read for a user: somebody else can write it, and hooks are commands. ""
     if it is. ``unmapped``: whose files seem to be of users that this namespace does not know.
 
-    Many people's umask lets their own group write, which is theirs alone; root's is not. Pure.
+    Many people's umask lets their own group write, which is theirs alone; another's is not. Pure.
     """
     whose = status.st_uid
-    mode = stat.S_IWOTH | (stat.S_IWGRP if uid == 0 and status.st_gid != 0 else 0)
+    alone = status.st_gid == 0 or whose == uid != 0
+    mode = stat.S_IWOTH | (0 if alone else stat.S_IWGRP)
     if whose not in (0, uid, unmapped):
         return f"it belongs to user {whose}, and is not read for user {uid}; chown it"
     if status.st_mode & mode:

@@ -215,6 +215,32 @@ def test_files_of_users_that_this_namespace_does_not_know(uid: int) -> None:
     assert config.distrusted(status(65534, 0o646), uid, 65534) != ""
 
 
+@pytest.mark.parametrize(
+    ("owner", "group", "uid", "trusted"),
+    [
+        (1000, 1000, 1000, True),
+        (0, 0, 1000, True),
+        (0, 0, 0, True),
+        (0, 50, 1000, False),
+        (0, 50, 0, False),
+        (65534, 50, 1000, False),
+    ],
+)
+def test_files_that_a_group_can_write(owner: int, group: int, uid: int, trusted: bool) -> None:
+    status = os.stat_result((0o100664, 1, 1, 1, owner, group, 0, 0, 0, 0))
+    assert (config.distrusted(status, uid, 65534) == "") == trusted
+
+
+@pytest.mark.parametrize("text", ['"true\\u0000x"', '"\\u0000"'])
+def test_no_text_ends_early(text: str) -> None:
+    """Or all options behind it would be lost, `never` among them."""
+    for name in ("argv0", "on-mapped", "events"):
+        found = config.understand("FILE", f'{name} = {text}\nnever = ["7300"]'.encode())
+        assert isinstance(found, list)
+        assert "NUL" in str(found[0])
+        assert found[0].line == 1
+
+
 def test_every_option_has_words_for_what_it_wants() -> None:
     for option in OPTIONS:
         assert config.wanted(option)
