@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from natsup.supervisor import config, ports, settings
+from natsup.supervisor import config, config_lines, ports, settings
 from natsup.supervisor.complaints import complain
 from natsup.supervisor.options import OPTIONS, BadOption, Given, Option
 from natsup.supervisor.settings import Found
@@ -148,5 +148,5 @@ def _source(given: Given) -> str:
         return given.where
     path, *key = given.key
     with open(path, encoding="utf-8-sig") as file:
-        line = config.line_of(file.read(), key)
+        line = config_lines.line_of(file.read(), key)
     return f"{path}:{line}"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsup.supervisor import config, config_command, settings
+from natsup.supervisor.config_lines import line_of
 from natsup.supervisor.options import (
     OPTIONS,
     as_words,
@@ -142,6 +143,8 @@ STATEMENTS = st.sampled_from(
         ("{0}={{a = 1}}", 1),
         ("# {0} = 1\n\n{0}.x = 1", 3),
         ("\n\n{0}  =  'x'", 3),
+        ('{0} = "a\\"[ # \'"', 1),
+        ("{0} = '''\n[[ \" ''''\n# ] '\"\"\"", 1),
         ('"{0}\\u002e" = 1\n{0} = 2', 2),
     ]
 )
@@ -154,8 +157,37 @@ def test_the_line_of_a_key(statements: list[tuple[str, int]]) -> None:
         lines[f"key{number}"] = text.count("\n") + offset
         text += statement.format(f"key{number}") + "\n"
     tomllib.loads(text)
-    assert {key: config.line_of(text, [key]) for key in lines} == lines
-    assert config.line_of(text, ["none"]) is None
+    assert {key: line_of(text, [key]) for key in lines} == lines
+    assert line_of(text, ["none"]) is None
+
+
+def test_the_line_of_a_key_in_a_table() -> None:
+    text = (
+        "x = 1\n[ program . 'a b' ]\nx = [{y = 1}]\n[program.c]\n[[d]]\nx = 1\n[e]\nprogram.x = 1\n"
+    )
+    lines = {
+        ("x",): 1,
+        ("program",): 2,
+        ("program", "a b"): 2,
+        ("program", "a b", "x"): 3,
+        ("program", "c"): 4,
+        ("program", "c", "x"): None,
+        ("d",): 5,
+        ("e", "program", "x"): 8,
+    }
+    assert {key: line_of(text, key) for key in lines} == lines
+
+
+def test_a_long_file_with_mistakes_does_not_take_long() -> None:
+    """Not even where they stand at its end; it must not grow with the square of the length."""
+    long = "".join(f"[program.p{n}]\nlease = 600\n" for n in range(1500))
+    array = "x = [\n" + "1,\n" * 10000 + "]\n"
+    for text in (long + "lease = 1\n", array + long + "lease = 1\n"):
+        before = time.process_time()
+        found = config.understand("FILE", text.encode(), most=1)
+        assert time.process_time() - before < 1
+        assert isinstance(found, list)
+        assert len(found) == 1
 
 
 PIECES = st.sampled_from(
