@@ -227,6 +227,32 @@ def test_whatever_is_in_a_file(data: bytes) -> None:
         assert all("\n" not in str(problem) for problem in found)
 
 
+def test_what_stops_a_program_is_not_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, log = tmp_path / "config.toml", tmp_path / "log"
+    text = f'log = "{log}"\n[program.x]\nservers = ["x"]\nclients = ["x"]\n'
+    path.write_text(text)
+    assert config_command._check(str(path), {}) == 1
+    assert "servers: 'x' is among" in capsys.readouterr().out
+    path.write_text(f'interface = "eth77"\n{text}[program.y]\ninterface = "lo"\n')
+    assert config_command._check(str(path), {}) == 1
+    said = capsys.readouterr().out
+    assert said.count("there is no 'eth77' here") == 1
+    assert "in order" not in said
+    path.write_text(text.partition("servers")[0])
+    assert config_command._check(str(path), {}) == 0
+    assert not log.exists()
+
+
+def test_of_several_files_on_a_command_line_the_last_is_read(tmp_path: Path) -> None:
+    files = [tmp_path / "one.toml", tmp_path / "two.toml"]
+    for lease, file in zip((600, 700), files, strict=True):
+        file.write_text(f"lease = {lease}\n")
+    chosen, _ = split([*(f"--config={file}" for file in files), "--", "true"])
+    assert settings.found(chosen, ["true"], {}).settings["lease"] == 700
+
+
 def test_places() -> None:
     own = "/home/x/.config/natsup/config.toml"
     assert settings.places({"HOME": "/home/x"}, None) == [settings.SYSTEM, own]
