@@ -10,6 +10,7 @@ from natsup.supervisor import config, config_lines, ports, settings
 from natsup.supervisor.complaints import complain
 from natsup.supervisor.options import OPTIONS, BadOption, Given, Option, decide, values
 from natsup.supervisor.options_check import check
+from natsup.supervisor.screen import show
 from natsup.supervisor.settings import Found
 
 _DESCRIPTION = "What natsup is told by its configuration files and the environment."
@@ -42,7 +43,10 @@ def main(make: Callable[..., argparse.ArgumentParser], words: Sequence[str]) -> 
         found = settings.found([], command, os.environ)
     except BadOption as error:
         return complain(str(error))
-    print(json.dumps(as_json(found), indent=2) if given.json else as_table(found))
+    if given.json:
+        print(json.dumps(as_json(found), indent=2))
+    else:
+        show(as_table(found))
     return 0
 
 
@@ -62,10 +66,10 @@ def _check(path: str | None, environ: Mapping[str, str]) -> int:
         wrong: Sequence[object] = found if isinstance(found, list) else unusable(found, environ)
         if isinstance(found, config.Config) and not wrong:
             count = sum(map(len, found.sections.values()))
-            print(f"{one}: in order, {count} settings")
+            show(f"{one}: in order, {count} settings")
         problems += len(wrong)
         for problem in wrong:
-            print(problem)
+            show(str(problem))
     return 1 if problems else 0
 
 

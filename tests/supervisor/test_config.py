@@ -1,10 +1,12 @@
 """Configuration files: which layer counts, for which program, and who is told of it."""
 
+import io
 import json
 import os
 import subprocess
 import time
 import tomllib
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,19 @@ def test_of_several_files_on_a_command_line_the_last_is_read(tmp_path: Path) -> 
         file.write_text(f"lease = {lease}\n")
     chosen, _ = split([*(f"--config={file}" for file in files), "--", "true"])
     assert settings.found(chosen, ["true"], {}).settings["lease"] == 700
+
+
+def test_what_is_in_force_can_be_shown_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("NATSUP_ON_MAPPED", "tell → me")
+    for encoding, shown in (("latin-1", b"tell -> me"), ("utf-8", "tell → me".encode())):
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", io.TextIOWrapper(written, encoding, write_through=True))
+            assert config_command.main(ArgumentParser, ["show"]) == 0
+            assert shown in written.getvalue()
 
 
 def test_places() -> None:
