@@ -24,10 +24,30 @@ VALUES = {
     "clients": ("all",),
     "servers": ("all",),
 }
+# bash and fish have to know which words are values, to find where the other program's command line
+# begins
+_VALUED = " ".join(f"--{option.name}" for option in OPTIONS if option.placeholder)
 _PREAMBLE = {
-    "bash": """
-_natsup_command() {
-  if [[ $1 == */* ]]; then compgen -f -- "$1"; else compgen -A command -- "$1"; fi
+    "bash": f"""
+_natsup_valued="{_VALUED}"
+"""
+    """_natsup_command() {
+  local at=2 word=${COMP_WORDS[COMP_CWORD]}
+  while [[ $at -lt $COMP_CWORD && ${COMP_WORDS[at]} == -* ]]; do
+    if [[ ${COMP_WORDS[at]} == -- ]]; then (( at += 1 )); break; fi
+    if [[ ${COMP_WORDS[at + 1]} == = ]]; then (( at += 3 ))  # bash takes --log=x apart
+    elif [[ " $_natsup_valued " == *" ${COMP_WORDS[at]} "* ]]; then (( at += 2 ))
+    else (( at += 1 )); fi
+  done
+  if [[ $at -ge $COMP_CWORD ]]; then
+    if [[ $word == */* ]]; then compgen -f -- "$word"; else compgen -A command -- "$word"; fi
+  elif declare -F _command_offset > /dev/null; then  # of bash-completion
+    COMPREPLY=()
+    _command_offset $at 2> /dev/null
+    [[ ${#COMPREPLY[@]} -eq 0 ]] || printf '%s\n' "${COMPREPLY[@]}"
+  else
+    compgen -f -- "$word"
+  fi
 }
 _natsup_interface() {
   compgen -W "$(command ls /sys/class/net)" -- "$1"
@@ -44,8 +64,6 @@ _natsup_command() {
 """,
     "fish": "",
 }
-# fish has to know which words are values, to find where the other program's command line begins
-_VALUED = " ".join(f"--{option.name}" for option in OPTIONS if option.placeholder)
 _COMMAND = {
     "bash": "_natsup_command",
     "zsh": "_natsup_command",

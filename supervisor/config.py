@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from natsup.supervisor.options import OPTIONS, UNIX, BadOption, Given, Layer, Option
@@ -65,14 +65,14 @@ class Config:
 
 def read(path: str) -> Config:
     """Raises `BadOption` for the first thing that is wrong with it."""
-    found = look(path, os.geteuid())
+    found = look(path, os.geteuid(), most=1)
     if isinstance(found, Config):
         return found
     raise BadOption(str(found[0]))
 
 
-def look(path: str, uid: int) -> Config | list[Problem]:
-    """Read a file for this user; or all that is wrong with it."""
+def look(path: str, uid: int, most: int = _MOST) -> Config | list[Problem]:
+    """Read a file for this user; or what is wrong with it, ``most`` mistakes at most."""
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS)) as file:
             status = os.fstat(file.fileno())
@@ -89,17 +89,18 @@ def look(path: str, uid: int) -> Config | list[Problem]:
         return [Problem(path, None, refusal)]
     if len(data) > _LARGEST:
         return [Problem(path, None, f"it is larger than {_LARGEST} bytes; is it a configuration?")]
-    return understand(path, data)
+    return understand(path, data, most)
 
 
 def distrusted(status: os.stat_result, uid: int, unmapped: int | None) -> str:
     """Why a file is not read for a user: somebody else can write it, and hooks are commands. ""
     if it is. ``unmapped``: whose files seem to be of users that this namespace does not know.
 
-    Many people's umask lets their own group write, which is theirs alone; root's is not. Pure.
+    Many people's umask lets their own group write, which is theirs alone; another's is not. Pure.
     """
     whose = status.st_uid
-    mode = stat.S_IWOTH | (stat.S_IWGRP if uid == 0 and status.st_gid != 0 else 0)
+    alone = status.st_gid == 0 or whose == uid != 0
+    mode = stat.S_IWOTH | (0 if alone else stat.S_IWGRP)
     if whose not in (0, uid, unmapped):
         return f"it belongs to user {whose}, and is not read for user {uid}; chown it"
     if status.st_mode & mode:
@@ -119,8 +120,8 @@ def _unmapped() -> int | None:
         return None
 
 
-def understand(path: str, data: bytes) -> Config | list[Problem]:
-    """What is in a file; or all that is wrong with it. Pure."""
+def understand(path: str, data: bytes, most: int = _MOST) -> Config | list[Problem]:
+    """What is in a file; or what is wrong with it, ``most`` mistakes at most. Pure."""
     try:
         text = data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -140,8 +141,10 @@ def understand(path: str, data: bytes) -> Config | list[Problem]:
             given = Given(option, as_text(option, value), option.name, (path, *key))
             sections.setdefault(name, []).append(_placed(given, path))
         except BadOption as error:
+            from natsup.supervisor.config_lines import line_of
+
             problems.append(Problem(path, line_of(text, key), str(error)))
-            if len(problems) == _MOST:
+            if len(problems) == most:
                 break
     problems.sort(key=lambda problem: problem.line or 0)
     return problems or Config(path, text, sections)
@@ -251,31 +254,3 @@ def wanted(option: Option) -> str:
     except ValueError as error:
         return str(error)
     raise AssertionError(option.name)
-
-
-def line_of(text: str, key: Sequence[str]) -> int | None:
-    """The line in which a key of a TOML document stands.
-
-    tomllib does not tell. But a document that ends behind a statement is a document: the key is in
-    the statement that is the last one of the shortest document to have it.
-    """
-    lines = text.split("\n")
-    named = (number for number, line in enumerate(lines) if key[-1] in line)
-    first = next(named, 0)  # what is escaped has another name there
-    for count in range(first + 1, len(lines) + 1):
-        if not _has(lines[:count], key):
-            continue
-        before = next(n for n in range(count - 1, -1, -1) if _has(lines[:n], key) is not None)
-        return before + 1
-    return None
-
-
-def _has(lines: Sequence[str], key: Sequence[str]) -> bool | None:
-    """Has a document this key? None: it is no document."""
-    try:
-        document: Any = tomllib.loads("\n".join(lines))
-    except (ValueError, RecursionError):
-        return None
-    for part in key:
-        document = document.get(part) if isinstance(document, dict) else None
-    return document is not None

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from natsup.supervisor import config, ports, settings
+from natsup.supervisor import config, config_lines, ports, settings
 from natsup.supervisor.complaints import complain
-from natsup.supervisor.options import OPTIONS, BadOption, Given, Option
+from natsup.supervisor.options import OPTIONS, BadOption, Given, Option, decide, values
+from natsup.supervisor.options_check import check
+from natsup.supervisor.screen import show
 from natsup.supervisor.settings import Found
 
 _DESCRIPTION = "What natsup is told by its configuration files and the environment."
@@ -41,7 +43,10 @@ def main(make: Callable[..., argparse.ArgumentParser], words: Sequence[str]) -> 
         found = settings.found([], command, os.environ)
     except BadOption as error:
         return complain(str(error))
-    print(json.dumps(as_json(found), indent=2) if given.json else as_table(found))
+    if given.json:
+        print(json.dumps(as_json(found), indent=2))
+    else:
+        show(as_table(found))
     return 0
 
 
@@ -58,14 +63,28 @@ def _check(path: str | None, environ: Mapping[str, str]) -> int:
     problems = 0
     for one in paths:
         found = config.look(one, os.geteuid())
-        if isinstance(found, config.Config):
+        wrong: Sequence[object] = found if isinstance(found, list) else unusable(found, environ)
+        if isinstance(found, config.Config) and not wrong:
             count = sum(map(len, found.sections.values()))
-            print(f"{one}: in order, {count} settings")
-            continue
-        problems += len(found)
-        for problem in found:
-            print(problem)
+            show(f"{one}: in order, {count} settings")
+        problems += len(wrong)
+        for problem in wrong:
+            show(str(problem))
     return 1 if problems else 0
+
+
+def unusable(file: config.Config, environ: Mapping[str, str]) -> list[str]:
+    """What would stop `natsup exec`, of a file that can be read: of each program's settings. Files
+    to be written to are left alone: looking at them would make them."""
+    found = dict[str, None]()
+    for program in (None, *(name for name in file.sections if name is not None)):
+        decided = decide(file.layers(program))
+        told = values(decided, os.curdir)
+        try:
+            check({**told, "log": None, "events": None}, environ, decided)
+        except BadOption as error:
+            found[str(error)] = None  # for one program as for all
+    return list(found)
 
 
 def reference() -> str:
@@ -148,5 +167,5 @@ def _source(given: Given) -> str:
         return given.where
     path, *key = given.key
     with open(path, encoding="utf-8-sig") as file:
-        line = config.line_of(file.read(), key)
+        line = config_lines.line_of(file.read(), key)
     return f"{path}:{line}"

@@ -29,15 +29,16 @@ def end(error: BaseException) -> int:
     what = f"an error inside natsup ({type(error).__name__})"
     try:
         path = write(error)
-    except OSError as problem:
-        why = f"no report of it can be written: {problem.strerror}"
+    except Exception as problem:  # natsup may be half removed
+        reason = getattr(problem, "strerror", None) or repr(problem)
+        why = f"no report of it can be written: {reason}"
         return complain(f"{what}; {why}; natsup doctor may tell more", SOFTWARE)
     return complain(f"{what}; please report it, with {path}", SOFTWARE)
 
 
 def end_quietly(error: BaseException) -> int:
     """The same where the terminal is the program's, if there is one."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(Exception):
         write(error)
     return SOFTWARE
 
@@ -55,8 +56,10 @@ def write(error: BaseException) -> str:
 
     folder = os.path.join(default_directory(os.environ, os.getuid()), "crashes")
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    for old in sorted(os.listdir(folder))[: -_MOST + 1 or None]:
-        os.unlink(os.path.join(folder, old))
+    reports = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
+    for old in reports[: -_MOST + 1 or None]:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, old))
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = os.path.join(folder, f"{stamp}-{os.getpid()}.txt")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -69,6 +72,9 @@ def write(error: BaseException) -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    try:
+        from importlib.metadata import version
 
-    return version("natsup")
+        return version("natsup")
+    except Exception:  # its metadata has gone: it is being removed, or replaced
+        return "unknown"

@@ -52,7 +52,8 @@ def lookup(text: str) -> list[Topic]:
 
 def nearest(text: str) -> list[str]:
     """The names that are most like one that means nothing. Pure."""
-    return get_close_matches(text.lower(), [name for topic in ALL for name in topic.names], 3)
+    names = dict.fromkeys(name for topic in ALL for name in topic.names)
+    return get_close_matches("-".join(text.lower().split()), list(names), 3)
 
 
 def _signal(name: str) -> Topic | None:
@@ -74,11 +75,14 @@ def _signal(name: str) -> Topic | None:
 
 
 def _errno(name: str) -> Topic | None:
-    """What the kernel says, of which natsup has nothing of its own to tell."""
+    """What the kernel says, of which natsup may have something of its own to tell."""
     number = int(name) if name.isdecimal() and len(name) < 4 else getattr(errno, name.upper(), 0)
     symbol = errno.errorcode.get(number)
-    if symbol is None or any(symbol.lower() in map(str.lower, topic.names) for topic in ALL):
+    if symbol is None:
         return None
+    for topic in ALL:
+        if symbol.lower() in map(str.lower, topic.names):
+            return topic
     return Topic(
         (symbol, str(number)),
         f"{symbol} ({number}): {os.strerror(number)}",

@@ -18,7 +18,7 @@ class Topic:
 
 TOPICS = (
     Topic(
-        ("no-router", "router", "discovery", "upnp"),
+        ("no-router", "discovery", "upnp"),
         "No router was found, or it does not answer",
         "natsup asks by UPnP, PCP and NAT-PMP, on the interface with the default route. Many"
         " routers come with all three switched off, guest networks and mobile connections have"
@@ -29,11 +29,12 @@ TOPICS = (
         " (gateway).",
     ),
     Topic(
-        ("conflict", "taken", "eaddrinuse"),
+        ("conflict", "refused", "taken", "eaddrinuse"),
         "Another host has the port",
         "The router forwards the port to another machine on the LAN already. A bind() that hears so"
         " in time fails with EADDRINUSE, as if the port were taken here; one that does not has the"
-        " port on the LAN alone, and natsup status says conflict.",
+        " port on the LAN alone, and natsup status says conflict. natsup log has the first as"
+        " refused, the second as conflict.",
         "Let the program use another port, or give several to choose from. Who has it stands in"
         " natsup status, and in the router's page. natsup takes it as soon as it is free.",
     ),
@@ -51,6 +52,71 @@ TOPICS = (
         "It said no, or was not there. The program goes on, and can be reached on the LAN as"
         " without natsup. natsup status and natsup log have the router's reason.",
         "Look up that reason here; natsup doctor says what to change on the router.",
+    ),
+    Topic(
+        ("mapped", "put-back"),
+        "The router forwards the port to this host",
+        "It said so, and it is asked again before the lease ends. Put back: it had lost the port,"
+        " in a restart for one, and has it again.",
+        "Nothing has to be done. If nobody can connect all the same, see firewall and double-nat.",
+    ),
+    Topic(
+        ("releasing", "removed", "gone"),
+        "The port is taken off the router, or has been",
+        "No socket has it any more, or its session ends. It is releasing until the router has"
+        " answered, then gone: natsup log says removed.",
+        "Nothing has to be done. If it should be open still, look whether the program has ended.",
+    ),
+    Topic(
+        ("released",),
+        "The port was taken off the router by hand",
+        "Somebody typed natsup release, or r in natsup ui. The program has its socket yet, and the"
+        " port stays off the router whoever binds it in that session.",
+        "natsup retry SESSION PORT, or t in natsup ui, publishes it again; so does a new start.",
+    ),
+    Topic(
+        ("lost",),
+        "The router does not forward the port any more",
+        "It has restarted, its lease ended, somebody has removed the port in its page, or another"
+        " host has taken it. Why stands beside it.",
+        "Wait: natsup asks for it again, and natsup log says put back then. What somebody removes"
+        " again and again in the router's page stays away.",
+    ),
+    Topic(
+        ("not-renewed",),
+        "The router did not renew the port",
+        "It was asked to, before the lease ended, and refused or was not there. It may forward the"
+        " port still, until the lease does end.",
+        "Nothing has to be done at once: natsup goes on asking. If it stays so, run natsup doctor.",
+    ),
+    Topic(
+        ("not-ours", "handed-over"),
+        "The port was left on the router, as somebody else has it",
+        "Not ours: it belongs to another host by now. Handed over: another session on this host has"
+        " the port, and removes it at its own end.",
+        "Nothing has to be done.",
+    ),
+    Topic(
+        ("not-removed",),
+        "The port could not be taken off the router",
+        "The router did not answer. It forwards the port until the lease ends, to a host where"
+        " nothing listens.",
+        "Wait: it is tried again, and the next session does so, too. natsup clean does it now.",
+    ),
+    Topic(
+        ("left-out",),
+        "There was more to tell than natsup keeps",
+        "A session had more events at once than the log takes, or than a reader of --events took in"
+        " time. How many stands beside it. The ports themselves are not concerned.",
+        "Nothing has to be done. natsup status has what holds now.",
+    ),
+    Topic(
+        ("router",),
+        "The router's external address, in natsup log",
+        "The Internet knows the router by it. It is told when it is first known, and when it"
+        " changes, as many providers do every day or at every connection.",
+        "Have a name follow it (dynamic DNS), if others are to find you. If it cannot be reached,"
+        " see double-nat; where no router is found, see no-router.",
     ),
     Topic(
         ("double-nat", "nat", "cgnat", "carrier-nat", "external-address"),

@@ -30,6 +30,8 @@ from natsup.supervisor.watching import SETTLE_SECONDS, Changes
 _TICK_SECONDS = 10.0  # until the countdowns of leases are painted again
 _MOST_HISTORY = 5000  # entries, of which those of a port are shown
 _SHOWN_HISTORY = 50
+_SURE_SECONDS = 10.0  # in which `r` for the second time means it
+_PID, _PORT = 1, 2  # of the cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,14 @@ class Line:
     row: report.Row
     cells: tables.Cells
     words: str = field(init=False)  # to be searched
+    numbers: str = field(init=False)
 
     def __post_init__(self) -> None:
-        name, _ = report.title(self.session, 0.0)
-        self.words = " ".join([name, self.key, *(words for words, _ in self.cells)]).lower()
+        """What a session was started with names ports, too: of all its lines, and of none."""
+        told = [words for words, _ in self.cells]
+        command = report.printable(self.session.header.command[0].rpartition("/")[2])
+        self.words = " ".join([command, self.key, *told]).lower()
+        self.numbers = " ".join(told[_PID : _PORT + 1])
 
     @property
     def key(self) -> str:
@@ -77,9 +83,13 @@ def lines_of(records: list[SessionRecord], now: float, zone: tzinfo | None) -> l
 
 
 def matching(lines: list[Line], search: str) -> list[Line]:
-    """Those in which every word of a search is found. Pure."""
+    """Those in which every word of a search is found, and a number as port or pid. Pure."""
     words = search.lower().split()
-    return [line for line in lines if all(word in line.words for word in words)]
+    return [
+        line
+        for line in lines
+        if all(word in (line.numbers if word.isdecimal() else line.words) for word in words)
+    ]
 
 
 def summary(records: list[SessionRecord], shown: int, lines: list[Line]) -> str:
@@ -152,6 +162,7 @@ class Monitor(App[None]):
         self._history: deque[Entry] = deque(maxlen=_MOST_HISTORY)
         self._shown: dict[str, Line] = {}  # by key, in order
         self._chosen = ""  # the key of the line whose details are shown
+        self._asked = ("", 0.0)  # the key of the line that is to be released, and when
         self._soon = False
 
     def compose(self) -> ComposeResult:
@@ -233,9 +244,15 @@ class Monitor(App[None]):
         late = event.cursor_row != event.data_table.cursor_row  # it has been moved since
         if key in self._shown and key != self._chosen and not late:
             self._chosen = key
+            self._asked = ("", 0.0)
             self._paint_details()
 
-    def on_input_changed(self) -> None:
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """The first that is found is chosen, and not what was before; with all of them it stays."""
+        self._asked = ("", 0.0)
+        if event.value:
+            self._chosen = ""
+            self._table.move_cursor(row=0)
         self._paint()
 
     def on_input_submitted(self) -> None:
@@ -254,8 +271,17 @@ class Monitor(App[None]):
 
     def action_order(self, what: str) -> None:
         line = self._shown.get(self._chosen)
-        if line is not None:
-            self.run_worker(partial(self._order, line, what), thread=True)
+        if line is None:
+            return
+        key, when = self._asked
+        now = self._source.now()
+        self._asked = ("", 0.0)
+        if what == "release" and not (key == line.key and 0 <= now - when < _SURE_SECONDS):
+            self._asked = (line.key, now)
+            port = f"{line.row.port.kind} {line.row.port.number} of {line.row.program}"
+            self.notify(f"{port}: press r again to release it", markup=False)
+            return
+        self.run_worker(partial(self._order, line, what), thread=True)
 
     def _order(self, line: Line, what: str) -> None:
         """In a thread: the router may take its time."""

@@ -194,6 +194,8 @@ class Given:
         self.text = text
         self.where = where
         self.key = key  # where it stands in a file
+        if "\0" in text:  # which ends what the supervisor is told (natsup.supervisor.page)
+            raise BadOption(f"{where}: {text!r} will not do; give it without the NUL")
         try:
             # A list can be empty in a file, where it is no slip
             empty = not text and key and option.default == []

@@ -89,6 +89,7 @@ class Page:
 
         It is no larger than it must be: the limit of a file's size holds for it too (ulimit -f).
         """
+        assert not any(b"\0" in text for text in texts)
         data = b"".join(text + b"\0" for text in texts)
         fd = os.memfd_create("natsup-session", os.MFD_CLOEXEC)
         try:

@@ -30,8 +30,13 @@ def in_ascii(text: str) -> str:
 
 
 def show(text: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Print plain text."""
-    print(text if utf8(environ) else in_ascii(text))
+    """Print plain text, as well as it can be encoded (PYTHONIOENCODING may say how)."""
+    try:
+        text.encode(sys.stdout.encoding, sys.stdout.errors or "strict")
+        encodable = True
+    except UnicodeEncodeError:
+        encodable = False
+    print(text if encodable and utf8(environ) else in_ascii(text))
 
 
 def width(stream: TextIO, environ: Mapping[str, str] = os.environ) -> int:

@@ -40,7 +40,12 @@ def found(given: Sequence[options.Given], command: list[str], environ: Mapping[s
     """The same, of a command line that has been taken apart. Raises `BadOption`."""
     layers: list[options.Layer] = [options.of_environment(environ), given]
     chosen = next(
-        (one.text for layer in reversed(layers) for one in layer if one.option.name == "config"),
+        (
+            one.text
+            for layer in reversed(layers)
+            for one in reversed(layer)
+            if one.option.name == "config"
+        ),
         None,
     )
     files = [path for path in places(environ, chosen) if _is_there(path, chosen)]

@@ -156,6 +156,9 @@ def _cropped(console: "Console", picture: "RenderableType") -> "RenderableType":
     room = console.height
     if len(lines) <= room:
         return picture
-    shown = [segment for line in lines[: room - 1] for segment in line]
-    more = f"{len(lines) - room + 1} lines more: natsup status shows all"
+    for below in range(1, max(room, 1) + 1):  # lines that this needs itself, where it is narrow
+        more = f"{len(lines) - room + below} lines more: natsup status shows all"
+        if len(console.render_lines(more, console.options)) <= below:
+            break
+    shown = [segment for line in lines[: room - below] for segment in line]
     return Group(Segments(shown), more)

@@ -134,7 +134,8 @@ def _systemctl(*words: str, user: bool) -> str:
     except FileNotFoundError:
         raise _Failed("there is no systemctl here; --from FILE reads the unit elsewhere") from None
     if done.returncode:
-        raise _Failed(f"{' '.join(command)}: {done.stderr.strip() or 'it failed'}")
+        told = "; ".join(filter(None, map(str.strip, done.stderr.splitlines())))
+        raise _Failed(f"{' '.join(command)}: {told or 'it failed'}")
     return done.stdout
 
 

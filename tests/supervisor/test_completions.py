@@ -95,6 +95,19 @@ def test_a_shell_completes_the_command_to_be_run_and_its_files(
     assert shell.completed(f"natsup {line[:-4]}") == line
 
 
+@pytest.mark.parametrize("shell", ["bash"], indirect=True)
+def test_bash_completes_the_command_s_own_words(shell: Shell, tmp_path: Path) -> None:
+    """By what there is of bash-completion, whose function it is; else names of files."""
+    (tmp_path / "thenceforth").touch()
+    shell.type(f"cd {tmp_path}\r")
+    assert shell.completed("natsup exec -- ls then") == "exec -- ls thenceforth"
+    assert shell.completed("natsup exec -- ls --zz") == "exec -- ls --zz"
+    shell.type('_command_offset() { COMPREPLY=("--from-$1-${COMP_WORDS[$1]}"); }\r')
+    for words in ("exec --", "exec --log x --verbose --", "exec --log=x", "exec --log x"):
+        at = len(words.replace("=", " = ").split()) + 1
+        assert shell.completed(f"natsup {words} ls x") == f"{words} ls --from-{at}-ls"
+
+
 def test_values_that_are_offered_are_taken() -> None:
     options = {option.name: option for option in OPTIONS}
     for name, values in completions.VALUES.items():

@@ -1,10 +1,12 @@
 """Configuration files: which layer counts, for which program, and who is told of it."""
 
+import io
 import json
 import os
 import subprocess
 import time
 import tomllib
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natsup.supervisor import config, config_command, settings
+from natsup.supervisor.config_lines import line_of
 from natsup.supervisor.options import (
     OPTIONS,
     as_words,
@@ -142,6 +145,8 @@ STATEMENTS = st.sampled_from(
         ("{0}={{a = 1}}", 1),
         ("# {0} = 1\n\n{0}.x = 1", 3),
         ("\n\n{0}  =  'x'", 3),
+        ('{0} = "a\\"[ # \'"', 1),
+        ("{0} = '''\n[[ \" ''''\n# ] '\"\"\"", 1),
         ('"{0}\\u002e" = 1\n{0} = 2', 2),
     ]
 )
@@ -154,8 +159,37 @@ def test_the_line_of_a_key(statements: list[tuple[str, int]]) -> None:
         lines[f"key{number}"] = text.count("\n") + offset
         text += statement.format(f"key{number}") + "\n"
     tomllib.loads(text)
-    assert {key: config.line_of(text, [key]) for key in lines} == lines
-    assert config.line_of(text, ["none"]) is None
+    assert {key: line_of(text, [key]) for key in lines} == lines
+    assert line_of(text, ["none"]) is None
+
+
+def test_the_line_of_a_key_in_a_table() -> None:
+    text = (
+        "x = 1\n[ program . 'a b' ]\nx = [{y = 1}]\n[program.c]\n[[d]]\nx = 1\n[e]\nprogram.x = 1\n"
+    )
+    lines = {
+        ("x",): 1,
+        ("program",): 2,
+        ("program", "a b"): 2,
+        ("program", "a b", "x"): 3,
+        ("program", "c"): 4,
+        ("program", "c", "x"): None,
+        ("d",): 5,
+        ("e", "program", "x"): 8,
+    }
+    assert {key: line_of(text, key) for key in lines} == lines
+
+
+def test_a_long_file_with_mistakes_does_not_take_long() -> None:
+    """Not even where they stand at its end; it must not grow with the square of the length."""
+    long = "".join(f"[program.p{n}]\nlease = 600\n" for n in range(1500))
+    array = "x = [\n" + "1,\n" * 10000 + "]\n"
+    for text in (long + "lease = 1\n", array + long + "lease = 1\n"):
+        before = time.process_time()
+        found = config.understand("FILE", text.encode(), most=1)
+        assert time.process_time() - before < 1
+        assert isinstance(found, list)
+        assert len(found) == 1
 
 
 PIECES = st.sampled_from(
@@ -195,6 +229,45 @@ def test_whatever_is_in_a_file(data: bytes) -> None:
         assert all("\n" not in str(problem) for problem in found)
 
 
+def test_what_stops_a_program_is_not_in_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, log = tmp_path / "config.toml", tmp_path / "log"
+    text = f'log = "{log}"\n[program.x]\nservers = ["x"]\nclients = ["x"]\n'
+    path.write_text(text)
+    assert config_command._check(str(path), {}) == 1
+    assert "servers: 'x' is among" in capsys.readouterr().out
+    path.write_text(f'interface = "eth77"\n{text}[program.y]\ninterface = "lo"\n')
+    assert config_command._check(str(path), {}) == 1
+    said = capsys.readouterr().out
+    assert said.count("there is no 'eth77' here") == 1
+    assert "in order" not in said
+    path.write_text(text.partition("servers")[0])
+    assert config_command._check(str(path), {}) == 0
+    assert not log.exists()
+
+
+def test_of_several_files_on_a_command_line_the_last_is_read(tmp_path: Path) -> None:
+    files = [tmp_path / "one.toml", tmp_path / "two.toml"]
+    for lease, file in zip((600, 700), files, strict=True):
+        file.write_text(f"lease = {lease}\n")
+    chosen, _ = split([*(f"--config={file}" for file in files), "--", "true"])
+    assert settings.found(chosen, ["true"], {}).settings["lease"] == 700
+
+
+def test_what_is_in_force_can_be_shown_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("NATSUP_ON_MAPPED", "tell → me")
+    for encoding, shown in (("latin-1", b"tell -> me"), ("utf-8", "tell → me".encode())):
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", io.TextIOWrapper(written, encoding, write_through=True))
+            assert config_command.main(ArgumentParser, ["show"]) == 0
+            assert shown in written.getvalue()
+
+
 def test_places() -> None:
     own = "/home/x/.config/natsup/config.toml"
     assert settings.places({"HOME": "/home/x"}, None) == [settings.SYSTEM, own]
@@ -213,6 +286,32 @@ def test_files_of_users_that_this_namespace_does_not_know(uid: int) -> None:
     assert config.distrusted(status(65534), uid, None) != ""
     assert config.distrusted(status(65534), uid, 65534) == ""
     assert config.distrusted(status(65534, 0o646), uid, 65534) != ""
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "uid", "trusted"),
+    [
+        (1000, 1000, 1000, True),
+        (0, 0, 1000, True),
+        (0, 0, 0, True),
+        (0, 50, 1000, False),
+        (0, 50, 0, False),
+        (65534, 50, 1000, False),
+    ],
+)
+def test_files_that_a_group_can_write(owner: int, group: int, uid: int, trusted: bool) -> None:
+    status = os.stat_result((0o100664, 1, 1, 1, owner, group, 0, 0, 0, 0))
+    assert (config.distrusted(status, uid, 65534) == "") == trusted
+
+
+@pytest.mark.parametrize("text", ['"true\\u0000x"', '"\\u0000"'])
+def test_no_text_ends_early(text: str) -> None:
+    """Or all options behind it would be lost, `never` among them."""
+    for name in ("argv0", "on-mapped", "events"):
+        found = config.understand("FILE", f'{name} = {text}\nnever = ["7300"]'.encode())
+        assert isinstance(found, list)
+        assert "NUL" in str(found[0])
+        assert found[0].line == 1
 
 
 def test_every_option_has_words_for_what_it_wants() -> None:

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,35 @@ def test_old_reports_go(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
     assert len(left) == 20
     assert left[-1] == path
     assert left[0].name == "20000101T000006Z-1.txt"
+
+
+def test_a_report_of_a_natsup_that_is_half_gone(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NATSUP_STATE_DIR", environ["NATSUP_STATE_DIR"])
+    folder = Path(environ["NATSUP_STATE_DIR"]) / "crashes"
+    for number in range(25):
+        (folder / f"2000{number}.txt").mkdir(parents=True)
+    (folder / "2000").mkdir()
+
+    def fail(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", fail)
+    assert Path(crash.write(KeyError("x"))).read_text().startswith("natsup unknown, Python")
+    assert (folder / "2000").exists()
+
+
+def test_a_report_that_fails_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: BaseException) -> str:
+        raise ImportError("no journal")
+
+    monkeypatch.setattr(crash, "write", fail)
+    assert crash.end(KeyError("x")) == crash.SOFTWARE
+    assert crash.end_quietly(KeyError("x")) == crash.SOFTWARE
+    assert "no report of it can be written: ImportError('no journal')" in capfd.readouterr().err
 
 
 def test_interrupted(environ: dict[str, str], broken: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from natsup.state.happenings import What
+from natsup.state.ledger import State
 from natsup.supervisor import explain
 from natsup.supervisor.explanations_router import CODES
 from natsup.upnp import faults
@@ -36,6 +38,17 @@ def test_every_refusal_is_explained() -> None:
             (topic,) = explain.lookup(f"{protocol}-{code}")
             assert topic.names[0] == refusal.topic
             assert topic in explain.lookup(str(code))
+
+
+@pytest.mark.parametrize("word", [*State, *What])
+def test_every_word_of_status_and_log_is_explained(word: str) -> None:
+    assert len(explain.lookup(word)) == 1
+
+
+@pytest.mark.parametrize("name", ["EADDRINUSE", "ENOSYS", "EACCES", "EPERM"])
+def test_an_error_means_the_same_by_name_and_by_number(name: str) -> None:
+    (topic,) = explain.lookup(name)
+    assert topic in explain.lookup(str(getattr(errno, name)))
 
 
 def test_names_mean_one_thing() -> None:
@@ -81,6 +94,8 @@ def test_what_means_nothing(name: str) -> None:
 def test_the_nearest_name() -> None:
     assert explain.nearest("hairpn")[0] == "hairpin"
     assert explain.nearest("zzzzzz") == []
+    for name in ("1x", "21", "14"):
+        assert len(explain.nearest(name)) == len(set(explain.nearest(name)))
 
 
 def test_texts_fit_a_terminal() -> None:

@@ -106,14 +106,14 @@ def test_search(house: House) -> None:
         assert ports(monitor) == ["udp 6881"]
         assert text(monitor, "#summary") == "3 sessions, 1 of 6 ports"
         assert "held by 192.168.178.31" in text(monitor, "#details")
-        await pilot.press("enter", "r")
+        await pilot.press("enter", "r", "r")
         await monitor.workers.wait_for_complete()
         assert house.ordered == ["release 5f21-0b1c2d udp/6881"]
         await pilot.press("slash", *"no such thing")
         await pilot.pause()
         assert ports(monitor) == []
         assert "no port is chosen" in text(monitor, "#details")
-        await pilot.press("enter", "r", "t", "c")
+        await pilot.press("enter", "r", "r", "t", "c")
         assert len(house.ordered) == 1
         await pilot.press("escape")
         await pilot.pause()
@@ -125,21 +125,56 @@ def test_search(house: House) -> None:
 
 def test_release_and_retry(house: House) -> None:
     async def play(monitor: Monitor, pilot: Pilot[None]) -> None:
+        await pilot.press("r", "down", "r", "up")  # who looks elsewhere is asked again
+        await pilot.press("r")
+        await monitor.workers.wait_for_complete()
+        assert house.ordered == []
+        assert told(monitor)[-1] == "tcp 6881 of rtorrent: press r again to release it"
         await pilot.press("r")
         await monitor.workers.wait_for_complete()
         await pilot.pause()
         assert rows(monitor)[0][4] == "released"
-        assert told(monitor) == ["tcp 6881 of rtorrent: released"]
+        assert told(monitor)[-1] == "tcp 6881 of rtorrent: released"
         await pilot.press("t")
         await monitor.workers.wait_for_complete()
         await pilot.pause()
         assert rows(monitor)[0][4] == "mapped"
         house.refuses = "rtorrent [b]: it takes no orders"
-        await pilot.press("r")
+        await pilot.press("r", "r")
         await monitor.workers.wait_for_complete()
         await pilot.pause()
         assert told(monitor)[-1] == "rtorrent [b]: it takes no orders"
         assert rows(monitor)[0][4] == "mapped"
+
+    played(house.source(), play)
+
+
+def test_a_number_finds_no_other_port() -> None:
+    """A session's arguments name ports as well, and its name, its pid and addresses have digits."""
+    records = sample.records()
+    records[0].header.command[1:] = ["-p", "22000-27960"]
+    lines = lines_of(records, sample.NOW, UTC)
+    for search, found in {
+        "22000": ["tcp/22000"],
+        "27960": ["tcp/27960", "udp/27960"],
+        "UDP 6881": ["udp/6881"],
+        "14992": ["tcp/22000"],
+        "5f21": ["tcp/6881", "tcp6/6881", "udp/6881"],
+        "11.22": ["tcp/6881", "udp/27960"],
+        "178": [],
+    }.items():
+        assert [str(line.row.port) for line in matching(lines, search)] == found, search
+
+
+def test_what_is_found_is_chosen(house: House) -> None:
+    async def play(monitor: Monitor, pilot: Pilot[None]) -> None:
+        await pilot.press("down", "down", "slash", *"rto")
+        await pilot.pause()
+        assert monitor.query_one(DataTable).cursor_row == 0
+        assert text(monitor, "#details").startswith("tcp 6881 of rtorrent")
+        await pilot.press("enter", "down", "escape")
+        await pilot.pause()
+        assert text(monitor, "#details").startswith("tcp6 6881 of rtorrent")
 
     played(house.source(), play)
 

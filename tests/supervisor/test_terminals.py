@@ -1,6 +1,7 @@
 """What people see of `natsup status` and `natsup log`, on good terminals and bad ones."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from natsup.state.happenings import Caller, Event, What
 from natsup.state.history import Entry, append, line_of
@@ -49,6 +51,19 @@ def journal(folder: Path) -> Iterator[Journal]:
     yield made
     if made.fileno() is not None:
         made.end(left=False)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 6), (25, 6), (12, 6), (25, 1)])
+def test_what_there_is_no_room_for_is_told_as_a_whole(width: int, height: int) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
+    picture = status._cropped(console, "\n".join("x" * 20))
+    lines = [
+        "".join(segment.text for segment in line).strip() for line in console.render_lines(picture)
+    ]
+    assert len([line for line in lines if line]) <= max(height, 2)
+    assert lines[-1].endswith("all")
+    kept = lines.count("x")
+    assert " ".join(lines[kept:]) == f"{20 - kept} lines more: natsup status shows all"
 
 
 def begin(folder: Path, session: str) -> Journal:

@@ -64,6 +64,17 @@ def test_what_does_not_work(
     assert foreign.read_text() == "[Service]\n"
 
 
+def test_what_systemctl_says_is_one_line(tmp_path: Path) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        "#!/bin/sh\necho 'no systemd: here' >&2\necho 'cannot connect' >&2\nexit 1\n"
+    )
+    systemctl.chmod(0o755)
+    done = unit("a", folder=tmp_path)
+    said = "natsup: systemctl cat --no-pager a.service: no systemd: here; cannot connect\n"
+    assert (done.returncode, done.stderr) == (125, said)
+
+
 def test_hooks_of_a_configuration_file_are_waited_for(file: str, tmp_path: Path) -> None:
     config = tmp_path / "natsup/config.toml"
     config.parent.mkdir()
