@@ -13,7 +13,7 @@ from tests.gateway.remote import Remote
 from tests.lab import watchers
 from tests.lab.lab import LAN1, Lab
 from tests.lab.overheard import Overheard
-from tests.lab.program import PATIENT, Program
+from tests.lab.program import Program
 
 _SECONDS = 60
 _PORT = 20000

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from natsup.state.journal import sessions
-from tests.bench.calls import STRACE, environ_of
+from tests.bench.calls import environ_of
 from tests.bench.measuring import (
     NATSUP,
     Line,
