@@ -8,8 +8,7 @@ import _socket
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from _collections_abc import Callable, Sequence
 
 from natsup.supervisor import abi
 
@@ -74,8 +73,9 @@ def ioctl(fd: int, request: int, address: int) -> Callable[[], int]:
     `fcntl.ioctl` would copy the memory, or keep the lock. What ctypes need not convert at every
     call is made once.
     """
-    wanted = ctypes.c_ulong.from_param(request)  # which ctypes passes on as it is
-    return partial(_libc.ioctl, fd, wanted, ctypes.c_void_p.from_param(address))
+    call = _libc.ioctl
+    wanted, here = ctypes.c_ulong.from_param(request), ctypes.c_void_p.from_param(address)
+    return lambda: call(fd, wanted, here)
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

@@ -17,7 +17,7 @@ import ctypes
 import errno
 import fcntl
 import select
-from collections.abc import Callable
+from _collections_abc import Callable
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.page import Page

@@ -20,7 +20,7 @@ import ctypes
 import mmap
 import os
 import time
-from collections.abc import Collection, Sequence
+from _collections_abc import Collection, Sequence
 
 from natsup.supervisor.abi import BIND_NOTIFICATION, NOTIFICATION, NOTIFICATION_ID
 
