@@ -1,7 +1,6 @@
 """What natsup costs where there is nothing to publish: calls that pass, and calls that are not
 trapped. In an empty network, so that no router is asked."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tests.bench.measuring import (
     Result,
     compared,
     compile_c,
+    environ_of,
     interleaved,
     printed,
     show,
@@ -24,10 +24,6 @@ _PING, _PINNED = "ping-pong", "ping-pong on one processor"
 _CALLS = "10000"
 # Natsup's own imports are over by then; the others have none.
 _WAIT, _NO_WAIT = "1500", "50"
-
-
-def environ_of(folder: Path) -> dict[str, str]:
-    return {**os.environ, "NATSUP_STATE_DIR": str(folder)}
 
 
 def passed_bind(folder: Path, rounds: int) -> Result:

@@ -1,7 +1,6 @@
 """What many ports cost: in the ledger, and at a router that is slow."""
 
 import gc
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from natsup.state.journal import sessions
 from natsup.state.ledger import Ledger, Policy
 from natsup.state.model import Mapped, Port, Protocol, Removal
-from tests.bench.measuring import NATSUP, Result, compared, interleaved, show
+from tests.bench.measuring import NATSUP, Result, compared, environ_of, interleaved, show
 from tests.bench.router import OVERHEARD, ByHand, heard, names
 from tests.gateway.remote import Remote
 from tests.lab.lab import LAN1, Lab
@@ -95,7 +94,7 @@ class Crowd:
     """A session with programs that bind at once."""
 
     def __init__(self, lab: Lab, folder: Path, first: int, last: int) -> None:
-        environ = {**os.environ, "NATSUP_STATE_DIR": str(folder / "state"), "NATSUP_TIMEOUT": "60"}
+        environ = {**environ_of(folder / "state"), "NATSUP_TIMEOUT": "60"}
         self._process = lab.popen(
             "lan1",
             [NATSUP, "exec", "--", sys.executable, "-c", _SOURCE, str(first), str(last)],

@@ -1,14 +1,23 @@
 """What sessions cost that only wait, with a mapped port, in a lab: memory, processor, wake-ups."""
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.measuring import NATSUP, Line, Result, Spread, alone, compile_c, ratio, show
+from tests.bench.measuring import (
+    NATSUP,
+    PYTHON,
+    Line,
+    Result,
+    Spread,
+    alone,
+    compile_c,
+    environ_of,
+    ratio,
+    show,
+)
 from tests.gateway.remote import Remote
 from tests.lab import watchers
 from tests.lab.lab import LAN1, Lab
@@ -35,7 +44,7 @@ def _waiting(folder: Path) -> Iterator[tuple[Lab, dict[str, int]]]:
             [since, NATSUP, "exec", "--", first, str(_PORT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "NATSUP_STATE_DIR": str(folder / "state")},
+            env=environ_of(folder / "state"),
         )
         assert process.stdout is not None
         assert process.stdout.readline()
@@ -70,7 +79,7 @@ def memory(folder: Path, rounds: int) -> Result:
 def _of_one(folder: Path) -> dict[str, float]:
     """With Python and trio alone beside it, so that what is shared is shared alike."""
     with _waiting(folder) as (_, pids):
-        words = [sys.executable, "-c", _WITH_TRIO]
+        words = [PYTHON, "-c", _WITH_TRIO]
         with subprocess.Popen(words, stdout=subprocess.PIPE) as bare:
             assert bare.stdout is not None
             bare.stdout.readline()
@@ -85,7 +94,7 @@ def _of_many(folder: Path) -> float:
     where = folder / "many"
     where.mkdir()
     first = compile_c("first", str(folder))
-    environ = {**os.environ, "NATSUP_STATE_DIR": str(where / "state")}
+    environ = environ_of(where / "state")
     with Lab(where) as lab:
         for number in range(_PORT, _PORT + _SESSIONS):
             process = lab.popen(

@@ -5,7 +5,6 @@ tests' own (tests/gateway), which answers at once and is no slower with a long t
 """
 
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.crowds import Crowd, with_router
-from tests.bench.measuring import NATSUP, Line, Result, Spread, show
+from tests.bench.measuring import NATSUP, Line, Result, Spread, environ_of, show
 from tests.gateway.remote import Remote
 from tests.lab.lab import Lab
 
@@ -41,7 +40,7 @@ for line in sys.stdin:
 def mappings(folder: Path, rounds: int) -> Result:
     """Ports bound one after another, and kept, up to 10,000."""
     (folder / "lab").mkdir()
-    environ = {**os.environ, "NATSUP_STATE_DIR": str(folder / "state"), "NATSUP_TIMEOUT": "60"}
+    environ = {**environ_of(folder / "state"), "NATSUP_TIMEOUT": "60"}
     times: dict[int, list[float]] = {}
     with Lab(folder / "lab") as lab:
         remote = Remote(lab)

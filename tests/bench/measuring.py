@@ -5,6 +5,7 @@ Its spread is a 95% interval by bootstrap (Efron: the rounds are drawn anew, wit
 times, and of the medians that come out the middle 95% are kept).
 """
 
+import os
 import random
 import statistics
 import subprocess
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-NATSUP = str(Path(sys.executable).with_name("natsup"))
+INSTALLED = "BENCH_INSTALLED"  # the variable that tells the virtual environment to measure
+_BIN = Path(os.environ.get(INSTALLED, sys.prefix)) / "bin"
+NATSUP, PYTHON = str(_BIN / "natsup"), str(_BIN / "python")
 _DRAWS = 2000
 
 Samples = Mapping[str, Sequence[float]]
@@ -76,6 +79,12 @@ class Result:
 
     lines: Sequence[Line]
     plots: Mapping[str, Samples] = field(default_factory=dict)
+
+
+def environ_of(state: Path) -> dict[str, str]:
+    """What everything that is measured finds in its environment."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NATSUP_", "PYTHON"))}
+    return {**kept, "NATSUP_STATE_DIR": str(state)}
 
 
 def compile_c(name: str, folder: str, *options: str) -> str:

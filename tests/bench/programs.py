@@ -7,8 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench.calls import environ_of
-from tests.bench.measuring import NATSUP, Result, compared, compile_c, interleaved, printed, show
+from tests.bench.measuring import (
+    NATSUP,
+    Result,
+    compared,
+    compile_c,
+    environ_of,
+    interleaved,
+    printed,
+    show,
+)
 
 _FILES = 60
 _MAKEFILE = """

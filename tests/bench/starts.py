@@ -1,20 +1,19 @@
 """What a start costs: to the first output, and to the first port that is mapped."""
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from natsup.state.journal import sessions
-from tests.bench.calls import environ_of
 from tests.bench.measuring import (
     NATSUP,
+    PYTHON,
     Line,
     Result,
     compared,
     compile_c,
+    environ_of,
     interleaved,
     printed,
     show,
@@ -37,7 +36,7 @@ def launch(folder: Path, rounds: int) -> Result:
         "strace -f --seccomp-bpf echo",
     )
     commands = {
-        bare: [sys.executable, "-c", "print()"],
+        bare: [PYTHON, "-c", "print()"],
         ours: [NATSUP, "exec", "--", "/bin/echo"],
         "tini -- echo": ["tini", "-s", "--", "/bin/echo"],
         strace: [
@@ -89,7 +88,7 @@ def first_bind(folder: Path, rounds: int) -> Result:
     """A program's very first call, in a network where natsup has been before: compared with what
     must happen for it, and with upnpc before the program."""
     state = folder / "state"
-    environ = {**os.environ, "NATSUP_STATE_DIR": str(state)}
+    environ = environ_of(state)
     since, first = compile_c("since", str(folder)), compile_c("first", str(folder))
     (folder / "lab").mkdir()
     with Lab(folder / "lab") as lab:
@@ -134,7 +133,7 @@ def first_bind(folder: Path, rounds: int) -> Result:
         removing = [r for r in requests if "#DeletePortMapping" in r]
         ready = ByHand(lab, adding, removing, "ready")
         numbers = iter(range(20000, 30000))
-        imports = lab.on("lan1", [since, sys.executable, "-c", _LIBRARIES + _ELAPSED])
+        imports = lab.on("lan1", [since, PYTHON, "-c", _LIBRARIES + _ELAPSED])
         times = interleaved(
             rounds * 2,
             {
