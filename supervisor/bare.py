@@ -8,8 +8,10 @@ TYPE_CHECKING = False  # what type checkers take for true; importing typing take
 if TYPE_CHECKING:
     import signal
     from contextlib import suppress
+    from functools import partial
 else:
     import _signal as signal  # its numbers are plain ones
+    from _functools import partial
 
     class suppress:
         """contextlib.suppress."""
@@ -26,4 +28,4 @@ else:
             return kind is not None and issubclass(kind, self._kinds)
 
 
-__all__ = ["signal", "suppress"]
+__all__ = ["partial", "signal", "suppress"]

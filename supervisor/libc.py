@@ -11,6 +11,7 @@ import sys
 from _collections_abc import Callable, Sequence
 
 from natsup.supervisor import abi
+from natsup.supervisor.bare import partial
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,9 +74,8 @@ def ioctl(fd: int, request: int, address: int) -> Callable[[], int]:
     `fcntl.ioctl` would copy the memory, or keep the lock. What ctypes need not convert at every
     call is made once.
     """
-    call = _libc.ioctl
-    wanted, here = ctypes.c_ulong.from_param(request), ctypes.c_void_p.from_param(address)
-    return lambda: call(fd, wanted, here)
+    wanted = ctypes.c_ulong.from_param(request)  # which ctypes passes on as it is
+    return partial(_libc.ioctl, fd, wanted, ctypes.c_void_p.from_param(address))
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:

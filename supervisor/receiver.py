@@ -15,6 +15,7 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
+from natsup.supervisor import libc
 from natsup.supervisor.abi import BIND, CLOSE, LANDLOCK_RESTRICT_SELF, NOTICED, plain
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
@@ -31,7 +32,14 @@ from natsup.supervisor.target import (
     cookie,
     program,
 )
-from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
+from natsup.supervisor.verdict import (
+    Pass,
+    Publish,
+    Rules,
+    judge_address,
+    judge_socket,
+    passes_at_sight,
+)
 
 log = logging.getLogger("natsup.calls")
 
@@ -125,8 +133,9 @@ class Receiver:
         self.rules = rules
         self.closes = closes  # where close() is trapped as well: rung after each
         self._memory = Memory(by_call=reads)
-        # Is the address to be read by the quickest call, and why one passes not to be logged?
-        self._quick = reads and not log.isEnabledFor(logging.DEBUG)
+        # For what passes at sight, where it may be read by the quickest call and is not logged
+        quick = reads and not log.isEnabledFor(logging.DEBUG)
+        self._reader = libc.Reader(LONGEST) if quick else None
         self._inspector = Inspector()
         self._said: set[str] = set()
         self._ringed: set[int] = set()  # processes that use io_uring
@@ -179,14 +188,13 @@ class Receiver:
         It says what `_sort` would, in half the time, and leaves to it what needs more than this.
         """
         notification, tid, kind, pointer, length = self._page.received_bind()
-        if not (kind in BIND and SHORTEST_INET <= length <= LONGEST and self._quick):
+        if not (kind in BIND and SHORTEST_INET <= length <= LONGEST) or self._reader is None:
             return False
         try:
-            raw = self._memory.read(tid, pointer, length)
-            address = None if raw is None else read(raw)
-            if address is None or judge_address(address, self.rules) is None:
-                return False
-        except (OSError, Unreachable):
+            raw = self._reader.read(tid, pointer, length)
+        except OSError:
+            return False
+        if len(raw) != length or not passes_at_sight(raw, self.rules):
             return False
         self._let_pass(notification)
         return True
