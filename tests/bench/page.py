@@ -13,7 +13,7 @@ from tests.bench.measuring import Line, Result
 from tests.bench.plot import distributions
 
 _DOCS = Path(__file__).parents[2] / "docs"
-_BEGIN, _END = "<!-- the bench writes from here -->\n", "<!-- to here -->\n"
+BEGIN, END = "<!-- the bench writes from here -->\n", "<!-- to here -->\n"
 _HEAD = (
     "| what | natsup | against | ratio, and its 95% interval | bar | |\n|---|---|---|---|---|---|\n"
 )
@@ -22,18 +22,14 @@ _HEAD = (
 def write(results: Mapping[str, Result], load: float) -> None:
     """Put the results in the places of those that the page has of the same figures."""
     path = _DOCS / "performance.md"
-    before, _, rest = path.read_text().partition(_BEGIN)
-    old, _, after = rest.partition(_END)
+    before, _, rest = path.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
     parts = dict(re.findall(r"^(#### `just bench (?:\w+)`)\n\n(.*?)(?=^####|\Z)", old, re.M | re.S))
     parts |= {
         f"#### `just bench {name}`": _part(name, result, load) for name, result in results.items()
     }
     path.write_text(
-        before
-        + _BEGIN
-        + "".join(f"{head}\n\n{text}" for head, text in parts.items())
-        + _END
-        + after
+        before + BEGIN + "".join(f"{head}\n\n{text}" for head, text in parts.items()) + END + after
     )
 
 

@@ -51,7 +51,7 @@ def whole(folder: Path, rounds: int) -> Result:
             rounds, {"natsup": compiling(under), "plain": compiling([])}
         ),
         "CPython's test_socket": interleaved(
-            max(3, rounds // 2),
+            max(2, rounds // 4),
             {
                 "natsup": lambda: _seconds([*under, *suite], environ),
                 "plain": lambda: _seconds(suite, environ),
