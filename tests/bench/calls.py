@@ -55,7 +55,7 @@ def passed_bind(folder: Path, rounds: int) -> Result:
         _of_calls("the same", middle, _PLAIN, most=0.9),
         _of_calls("the same", middle, STRACE),
         _of_calls("the same", middle, _SHIM),
-        _of_calls("the same: the physical limit", middle, _PING),
+        _of_calls("the same: the physical limit", middle, _PINNED),
         _of_calls("the same: what asking by seccomp takes at least", middle, _BLIND),
         _of_calls("a passed bind(), p99", late, _SYNC, most=1.6),
         _of_calls("the same", late, _PLAIN, most=0.9),

@@ -135,7 +135,7 @@ def _growth(folder: Path) -> list[float]:
     with Lab(where / "lab") as lab:
         remote = Remote(lab)
         program = Program(lab, where)
-        program.bind("s", _PORT)
+        program.bind("kept", _PORT)
         pids = watchers.watchers(lab)
         found = []
         before = 0.0
