@@ -5,8 +5,7 @@ first time. Nothing but the test of a constant is done otherwise.
 """
 
 import os
-import signal
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 VARIABLE = "NATSUP_STOP_AT"
 STOP_AT = os.environ.get(VARIABLE, "")
@@ -61,6 +60,8 @@ def reached(name: str) -> None:
     global STOP_AT  # a process stops once
     if name == STOP_AT:
         STOP_AT = ""
+        import signal
+
         os.kill(os.getpid(), signal.SIGSTOP)
 
 

@@ -5,6 +5,7 @@ An errno is positive everywhere in natsup; only `RESPONSE` carries it negated, a
 """
 
 import struct
+import sys
 
 # --- seccomp(2) ---------------------------------------------------------------------------------
 
@@ -19,6 +20,8 @@ SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
 # struct seccomp_notif: id, pid (of the *thread*), flags, then struct seccomp_data: the number of
 # the system call, the architecture, the instruction pointer and six arguments.
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+# The same, of a bind(): id, thread, number and architecture in one, address and its length
+BIND_NOTIFICATION = struct.Struct("=QI4xQ16xQI28x")
 # struct seccomp_notif_resp: id, return value, negated errno, flags
 RESPONSE = struct.Struct("=QqiI")
 NOTIFICATION_ID = struct.Struct("=Q")
@@ -51,6 +54,11 @@ CLOSE = frozenset(
         (57, _AUDIT_ARCH_AARCH64),
         (6, _AUDIT_ARCH_ARM),
     }
+)
+# bind(2) of 64 bits: its number and architecture, as they stand beside each other
+BIND = frozenset(
+    int.from_bytes(struct.pack("=iI", number, arch), sys.byteorder)
+    for number, arch in ((49, _AUDIT_ARCH_X86_64), (200, _AUDIT_ARCH_AARCH64))
 )
 SOCKETCALL_I386 = 102  # arch/x86/entry/syscalls/syscall_32.tbl
 SYS_BIND = 2  # socketcall(2)'s own number for bind

@@ -1,8 +1,9 @@
 """A child that does one thing and ends, while this process waits."""
 
 import os
-import signal
-from collections.abc import Callable
+from _collections_abc import Callable
+
+from natsup.supervisor.bare import signal
 
 
 def run(function: Callable[[], object]) -> int:

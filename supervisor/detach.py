@@ -1,10 +1,10 @@
 """Leaving the program's company: what guard and supervisor do before anything else."""
 
-import contextlib
 import os
 import resource
-import signal
-from collections.abc import Collection, Iterable
+from _collections_abc import Collection, Iterable
+
+from natsup.supervisor.bare import signal, suppress
 
 _LEFT_ALONE = {
     signal.SIGKILL,
@@ -31,7 +31,7 @@ def from_the_program(keep: Collection[int], name: str, *, stderr: bool = False) 
     ``keep`` are descriptors to keep; with ``stderr`` that one too (PID 1 logs there). Ignored
     signals stay ignored across exec, which is what the supervisor relies on.
     """
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+    with suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write(name)
     os.setsid()
     os.chdir("/")  # or the program's folder could not be unmounted
@@ -54,7 +54,7 @@ def let_go(keep: Collection[int], *, stderr: bool = False) -> None:
         os.dup2(null, standard)
     for fd in open_descriptors():
         if fd > 2 and fd not in keep:
-            with contextlib.suppress(OSError):  # the folder's own is closed already
+            with suppress(OSError):  # the folder's own is closed already
                 os.close(fd)
 
 

@@ -7,7 +7,7 @@ import _socket as socket
 import os
 import struct
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Set
+from _collections_abc import Callable, Hashable, Iterable, Iterator, Set
 
 NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 EVERY_STATE = 0xFFFFFFFF

@@ -9,17 +9,17 @@ differ, and on i386 bind() may hide inside socketcall(). And libseccomp's defaul
 architecture that is not listed is to kill; natsup only ever lets through.
 """
 
-import contextlib
 import errno
 import os
 import stat
 import struct
 import sys
-from collections.abc import Mapping
+from _collections_abc import Mapping
 from types import ModuleType
 from zlib import crc32
 
 from natsup.supervisor import abi, libc, sandbox
+from natsup.supervisor.bare import suppress
 
 # The architectures a kernel runs programs of, by uname(2)'s machine; others have only their own.
 ARCHITECTURES = {"x86_64": ("X86_64", "X86", "X32"), "aarch64": ("AARCH64", "ARM")}
@@ -90,9 +90,9 @@ def _build(lib: ModuleType, own: str, closes: bool, io_uring: bool) -> "Filter":
     rules.add_rule(lib.NOTIFY, "bind")  # for i386 it covers socketcall(SYS_BIND) too
     # These two are passed, and noted: see natsup.supervisor.receiver. An old library may not know
     # them by name.
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
+    with suppress(OSError, RuntimeError, ValueError):
         rules.add_rule(lib.NOTIFY, "landlock_restrict_self")
-    with contextlib.suppress(OSError, RuntimeError, ValueError):
+    with suppress(OSError, RuntimeError, ValueError):
         rules.add_rule(lib.NOTIFY if io_uring else lib.ERRNO(errno.ENOSYS), "io_uring_setup")
     if closes:
         rules.add_rule(lib.NOTIFY, "close")
@@ -158,14 +158,14 @@ def load(path: str | None, *, closes: bool = False, io_uring: bool = True) -> Fi
     """
     if path is None:
         return build(closes=closes, io_uring=io_uring)
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with suppress(OSError), open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             found = Filter.from_bytes(file.read(_LONGEST))
             if found is not None:
                 return found
     built = build(closes=closes, io_uring=io_uring)
-    with contextlib.suppress(OSError):  # nothing is lost but time
+    with suppress(OSError):  # nothing is lost but time
         os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
         temporary = f"{path}.{os.getpid()}"
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:

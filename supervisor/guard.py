@@ -9,17 +9,16 @@ In place the guard is a process of its own, made by the launcher. As parent it i
 that are sent to it go on to the program, it stops when the program stops, and ends as it ended.
 """
 
-import contextlib
 import os
 import resource
 import select
-import signal
 import sys
 import time
-from collections.abc import Collection, Sequence
+from _collections_abc import Collection, Sequence
 
 from natsup.state import points
 from natsup.supervisor import abi, handover, libc, unanswered
+from natsup.supervisor.bare import signal, suppress
 from natsup.supervisor.detach import from_the_program, ignore_signals, let_go
 from natsup.supervisor.listener import Listener
 from natsup.supervisor.page import Page
@@ -204,7 +203,7 @@ class _Guard:
             self._served = False
         elif word == handover.TAKING:
             self._served = True
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 handover.send(self._control, handover.RECEIVED)
         elif word == handover.STATUS:
             self._program_changed(value)
@@ -243,7 +242,7 @@ class _Guard:
     def _follow(self, supervisor: int) -> None:
         """This is the supervisor from now on; -1: none."""
         self._supervisor = supervisor
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self._supervisor_end = -1 if supervisor < 0 else os.pidfd_open(supervisor)
 
     def _await_supervisor(self) -> None:
@@ -256,7 +255,7 @@ class _Guard:
             os.close(self._supervisor_end)
             self._supervisor = self._supervisor if over else -1
         if self._supervisor > 0:
-            with contextlib.suppress(ChildProcessError):
+            with suppress(ChildProcessError):
                 os.waitpid(self._supervisor, 0)
         self._supervisor = self._supervisor_end = -1
 
@@ -307,9 +306,9 @@ class _Guard:
         self._gave_up = True
         line = f'\n{{"time": {time.time():.3f}, "given_up": true}}\n'
         for fd in self._kept[-1:]:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.write(fd, line.encode())
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             child = os.fork()
             if child == 0:
                 try:
@@ -324,7 +323,7 @@ class _Guard:
         """There is no session any more whose end would clean up: become who does that."""
         for fd in self._kept:
             os.close(fd)  # which unlocks the journal
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             words = [sys.executable, "-P", "-m", "natsup.supervisor.cli", "clean"]
             os.execv(sys.executable, words)
 
@@ -384,7 +383,7 @@ class ParentGuard(_Guard):
         if info.number == signal.SIGCHLD:
             self._reap_children()
         elif self._is_for_the_program(info):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 signal.pidfd_send_signal(self._pidfd, info.number)
 
     def _is_for_the_program(self, info: libc.SignalInfo) -> bool:
@@ -431,7 +430,7 @@ class ParentGuard(_Guard):
         """Continue this process when the program runs again, or has ended. The supervisor does so
         as the program's parent, and is that no more."""
         here = os.getpid()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if os.fork() == 0:
                 let_go(())
                 while _stopped(self._program) and os.getppid() == here:
@@ -471,9 +470,9 @@ class ParentGuard(_Guard):
         if self._control is None:
             return
         self._last = True
-        with contextlib.suppress(OSError):  # it may have ended by itself; its last word is there
+        with suppress(OSError):  # it may have ended by itself; its last word is there
             handover.send(self._control, handover.FINISH)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self._control.settimeout(_FINISH_SECONDS)
             while self._control is not None and not self._done:
                 self._hear()
@@ -512,7 +511,7 @@ def end_as(status: int) -> int:
         return os.WEXITSTATUS(status)
     number = os.WTERMSIG(status)
     if os.getpid() != 1:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             # The program's core is the one. A core_pattern that is a pipe minds no limit (core(5)).
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             libc.prctl(abi.PR_SET_DUMPABLE, 0)
@@ -525,7 +524,7 @@ def end_as(status: int) -> int:
 
 def main(arguments: list[str]) -> None:
     """Guard for the supervisor that started this process: its guard has gone."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as file:
+    with suppress(OSError), open("/proc/self/comm", "w") as file:
         file.write(_NAME)
     listener, page, control, *journals = map(int, arguments)
     for fd in (listener, page, control, *journals):

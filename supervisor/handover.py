@@ -4,11 +4,11 @@ One datagram is one message: a short word and what belongs to it, and at most on
 The end of the stream is a message too: the other side has gone, or has become the program.
 
 The C module under `socket` does: the Python one around it takes two milliseconds to import, a
-quarter of Python's own start, and adds nothing that is needed here.
+quarter of Python's own start, and adds nothing that is needed here. The same holds for array.
 """
 
 import _socket as socket
-import array
+import struct
 import sys
 
 # From the process that becomes the program
@@ -31,6 +31,7 @@ TAKING = b"taking"  # it is about to take the calls, which the guard has let pas
 FINISH = b"finish"  # clean up now: when the guard ends, everything is killed
 
 _LONGEST = 256
+_DESCRIPTOR = struct.Struct("@i")
 
 End = socket.socket
 
@@ -49,7 +50,9 @@ def maker(end: End) -> int:
 def send(end: End, word: bytes, value: int | None = None, fd: int | None = None) -> None:
     """Send one message. Raises OSError, BrokenPipeError among them."""
     data = word if value is None else b"%b %d" % (word, value)
-    rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+    rights = []
+    if fd is not None:
+        rights.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(fd)))
     end.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
@@ -58,21 +61,22 @@ def receive(end: End) -> tuple[bytes, int, int | None]:
 
     At the end of the stream the word is empty. Raises OSError.
     """
-    fds = array.array("i")
+    fd = None
     try:
-        data, ancillary = _take(end, fds.itemsize)
+        data, ancillary = _take(end, _DESCRIPTOR.size)
     except ConnectionResetError:
         # The other side has gone and left something unread. That is told once, and before what it
         # said itself (__skb_try_recv_datagram() in net/core/datagram.c).
         try:
-            data, ancillary = _take(end, fds.itemsize)
+            data, ancillary = _take(end, _DESCRIPTOR.size)
         except ConnectionResetError:
             return b"", 0, None
     for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        wanted = (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        if wanted and len(payload) >= _DESCRIPTOR.size:
+            (fd,) = _DESCRIPTOR.unpack_from(payload)
     word, _, value = data.partition(b" ")
-    return word, int(value or b"0"), fds[0] if fds else None
+    return word, int(value or b"0"), fd
 
 
 def _take(end: End, room: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:

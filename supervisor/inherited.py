@@ -6,12 +6,12 @@ supervisor as text, not as descriptors, which would keep the ports bound.
 """
 
 import _socket as socket
-import contextlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from _collections_abc import Mapping, Sequence
 
 from natsup.supervisor import abi, libc
+from natsup.supervisor.bare import suppress
 from natsup.supervisor.detach import open_descriptors
 
 _FIRST = 3  # SD_LISTEN_FDS_START
@@ -57,7 +57,7 @@ def every() -> list[int]:
     """All descriptors that the program will find open."""
     found = []
     for fd in open_descriptors():
-        with contextlib.suppress(OSError):  # that of the folder itself has gone
+        with suppress(OSError):  # that of the folder itself has gone
             if os.get_inheritable(fd):
                 found.append(fd)
     return sorted(found)
@@ -68,7 +68,7 @@ def look(descriptors: Sequence[int]) -> list[Inherited]:
     found: dict[int, Inherited] = {}
     home = _own_namespace() if descriptors else None
     for fd in descriptors:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
             sock = socket.socket(fileno=fd)

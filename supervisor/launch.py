@@ -16,13 +16,12 @@ Nothing is imported here that is not needed before the program runs. And from th
 installation to exec nothing may call what it traps, close() perhaps among it: nobody answers yet.
 """
 
-import contextlib
 import errno
 import os
-import signal
-from collections.abc import Iterable
+from _collections_abc import Iterable
 
 from natsup.supervisor import abi, child, handover, libc
+from natsup.supervisor.bare import signal, suppress
 from natsup.supervisor.complaints import FAILED, complain
 from natsup.supervisor.filter import FilterRefused, cache_file, install, load
 from natsup.supervisor.page import Page
@@ -180,15 +179,15 @@ def _become_program(program: _Program, watchers: list[handover.End]) -> "NoRetur
     except BaseException as error:
         text = f"an error inside natsup, {error!r}; please report it"
         if not closes:  # or to read and write would be to close, and to wait for ever
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 from natsup.supervisor import crash
 
                 text = f"{text}, with {crash.write(error)}"
     finally:
         for watcher in watchers:
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 handover.send(watcher, handover.FAILED)
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             os.write(2, f"natsup: {text}\n".encode(errors="backslashreplace"))
         os._exit(status)
 
@@ -204,7 +203,7 @@ def _forget_coerced_locale() -> None:
     """In the C locale Python sets LC_CTYPE for its children (PEP 538); this one did not ask."""
     if "LC_CTYPE" not in os.environ:
         return
-    with contextlib.suppress(OSError), open("/proc/self/environ", "rb") as file:
+    with suppress(OSError), open("/proc/self/environ", "rb") as file:
         if not any(entry.startswith(b"LC_CTYPE=") for entry in file.read().split(b"\0")):
             libc.unsetenv_quietly(b"LC_CTYPE")
 

@@ -7,11 +7,11 @@ ctypes releases the interpreter's lock during a call, which `Listener` depends o
 import _socket
 import ctypes
 import os
-import struct
 import sys
-from collections.abc import Sequence
+from _collections_abc import Callable, Sequence
 
 from natsup.supervisor import abi
+from natsup.supervisor.bare import partial
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -21,20 +21,20 @@ class _SockFprog(ctypes.Structure):
 
 
 _libc.syscall.restype = ctypes.c_long
-_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 _libc.process_vm_readv.restype = ctypes.c_ssize_t
 _libc.bind.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _libc.execvp.argtypes = (ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p))
 
 
-def _error() -> OSError:
+def error() -> OSError:
+    """Why a call failed just now."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
 
 
 def _checked(result: int) -> int:
     if result == -1:
-        raise _error()
+        raise error()
     return result
 
 
@@ -68,10 +68,14 @@ def seccomp_notifications_available(number: int) -> int:
     return 0 if found == 0 else ctypes.get_errno()
 
 
-def ioctl(fd: int, request: int, address: int) -> None:
-    """ioctl(2) on memory at ``address``; `fcntl.ioctl` would copy it, or keep the lock."""
-    if _libc.ioctl(fd, request, address) == -1:
-        raise _error()
+def ioctl(fd: int, request: int, address: int) -> Callable[[], int]:
+    """ioctl(2) on memory at ``address``, to be called as often as need be; -1: see `error`.
+
+    `fcntl.ioctl` would copy the memory, or keep the lock. What ctypes need not convert at every
+    call is made once.
+    """
+    wanted = ctypes.c_ulong.from_param(request)  # which ctypes passes on as it is
+    return partial(_libc.ioctl, fd, wanted, ctypes.c_void_p.from_param(address))
 
 
 def pidfd_getfd(pidfd: int, fd: int) -> int:
@@ -105,26 +109,27 @@ class Reader:
     What ctypes need not convert at every call is made once; that is a third of its time.
     """
 
-    _VECTORS = struct.Struct("@PNPN")  # two struct iovec: here and there, base and length of each
-
     def __init__(self, capacity: int) -> None:
         buffer = (ctypes.c_char * capacity)()
-        vectors = (ctypes.c_char * self._VECTORS.size)()
-        self._base = ctypes.addressof(buffer)
         self._data = memoryview(buffer).cast("B")
-        self._vectors = vectors
-        here = ctypes.addressof(vectors)
-        one, no_flags = ctypes.c_ulong(1), ctypes.c_ulong(0)
-        there = ctypes.c_void_p(here + self._VECTORS.size // 2)
-        self._rest = (ctypes.c_void_p(here), one, there, one, no_flags)
+        vectors = (ctypes.c_size_t * 4)()  # two struct iovec, base and length: here and there
+        vectors[0] = ctypes.addressof(buffer)
+        self._vectors = memoryview(vectors).cast("B").cast("P")
+        first, size = ctypes.addressof(vectors), ctypes.sizeof(vectors)
+        here, there = (ctypes.c_void_p.from_param(at) for at in (first, first + size // 2))
+        one, no_flags = (ctypes.c_ulong.from_param(n) for n in (1, 0))
+        self._rest = (here, one, there, one, no_flags)
+        self._read = _libc.process_vm_readv
 
     def read(self, tid: int, address: int, length: int) -> bytes:
         """``length`` bytes, at most the capacity, of a thread's memory. Raises OSError."""
-        self._VECTORS.pack_into(self._vectors, 0, self._base, length, address, length)
-        count = _libc.process_vm_readv(tid, *self._rest)
+        vectors = self._vectors
+        vectors[2] = address
+        vectors[1] = vectors[3] = length
+        count = self._read(tid, *self._rest)
         if count == -1:
-            raise _error()
-        return bytes(self._data[:count])
+            raise error()
+        return self._data[:count].tobytes()
 
 
 def option64(sock: _socket.socket, option: int) -> int | None:
@@ -149,7 +154,7 @@ def execvp(file: bytes, arguments: Sequence[bytes]) -> OSError:
     """execvp(3): PATH, and /bin/sh for a script without an interpreter line. Returns on error."""
     vector = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
     _libc.execvp(file, vector)
-    return _error()
+    return error()
 
 
 def unsetenv_quietly(name: bytes) -> None:

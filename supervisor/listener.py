@@ -13,9 +13,11 @@ Some facts about a notification's id:
   receives: it decides what takes microseconds and leaves the rest to others.
 """
 
+import ctypes
 import errno
 import fcntl
 import select
+from _collections_abc import Callable
 
 from natsup.supervisor import abi, libc
 from natsup.supervisor.page import Page
@@ -29,6 +31,7 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._receiving: tuple[Page, Callable[[], int]] | None = None
 
     def wake_in_step(self) -> bool:
         """Ask for synchronous wake-ups (Linux 6.6), which halve a round trip. False: no such."""
@@ -42,6 +45,18 @@ class Listener:
         """Let the kernel carry the call out. False: the caller does not wait any more."""
         return self._send(abi.RESPONSE.pack(notification_id, 0, 0, _PASS))
 
+    def passer(self) -> Callable[[int], bool]:
+        """`let_pass` for one thread alone, and quicker: the response is written where it was."""
+        memory = ctypes.create_string_buffer(abi.RESPONSE.pack(0, 0, 0, _PASS), abi.RESPONSE.size)
+        whose = memoryview(memory).cast("B")[: abi.NOTIFICATION_ID.size].cast("Q")
+        send = libc.ioctl(self.fd, abi.NOTIF_SEND, ctypes.addressof(memory))
+
+        def let_pass(notification_id: int) -> bool:
+            whose[0] = notification_id
+            return send() != -1 or _nobody_waits(libc.error())
+
+        return let_pass
+
     def answer(self, notification_id: int, number: int) -> bool:
         """End the call with an errno, or 0 for success. False: the caller does not wait."""
         return self._send(abi.RESPONSE.pack(notification_id, 0, -number, 0))
@@ -50,9 +65,7 @@ class Listener:
         try:
             fcntl.ioctl(self.fd, abi.NOTIF_SEND, response)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
-                return False
-            raise
+            return _nobody_waits(error)
         return True
 
     def valid(self, notification_id: int) -> bool:
@@ -112,14 +125,22 @@ class Listener:
         self.let_pass(notification[0])
 
     def _receive(self, page: Page) -> bool:
+        if self._receiving is None or self._receiving[0] is not page:
+            self._receiving = page, libc.ioctl(self.fd, abi.NOTIF_RECV, page.address)
         page.clear_received()
-        try:
-            libc.ioctl(self.fd, abi.NOTIF_RECV, page.address)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINTR):
-                return False
-            raise
-        return True
+        if self._receiving[1]() != -1:
+            return True
+        error = libc.error()
+        if error.errno in (errno.ENOENT, errno.EINTR):
+            return False
+        raise error
+
+
+def _nobody_waits(error: OSError) -> bool:
+    """False, if that is what an answer that could not be sent failed of; else raises it."""
+    if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+        return False
+    raise error
 
 
 def is_probe(notification: tuple[int, ...]) -> bool:

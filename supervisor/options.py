@@ -5,11 +5,11 @@ does. What counts is what stands in the last *layer*: the configuration files (`
 ``NATSUP_OPTION`` in the environment, then the command line.
 """
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from _collections_abc import Callable, Mapping, Sequence
 
 from natsup.supervisor import ports
+from natsup.supervisor.bare import suppress
 
 TYPE_CHECKING = False  # what type checkers take for true; importing typing takes a millisecond
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class BadOption(Exception):
 
 
 def _seconds(text: str) -> float:
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         value = float(text)
         if 0 <= value <= 60:
             return value
@@ -35,7 +35,7 @@ def _seconds(text: str) -> float:
 
 
 def _lease(text: str) -> int:
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         value = int(text)
         if 120 <= value <= 604800:
             return value
@@ -43,7 +43,7 @@ def _lease(text: str) -> int:
 
 
 def _ports(text: str) -> list[ports.Range]:
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         return ports.read(text)
     raise ValueError("ports and ranges, such as 6881-6999,udp/27960")
 

@@ -1,7 +1,7 @@
 """Do the things exist here that options name? Only the launcher can say so to the user."""
 
 import os
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 from natsup.supervisor.options import (
     UNIX,

@@ -20,9 +20,9 @@ import ctypes
 import mmap
 import os
 import time
-from collections.abc import Collection, Sequence
+from _collections_abc import Collection, Sequence
 
-from natsup.supervisor.abi import NOTIFICATION, NOTIFICATION_ID
+from natsup.supervisor.abi import BIND_NOTIFICATION, NOTIFICATION, NOTIFICATION_ID
 
 VERSION = 4
 _GUARDS, _VERSION, _IDS = 80, 252, 256
@@ -122,6 +122,10 @@ class Page:
     def received(self) -> tuple[int, ...]:
         """The notification, unpacked by `NOTIFICATION`."""
         return NOTIFICATION.unpack_from(self._received)
+
+    def received_bind(self) -> tuple[int, ...]:
+        """Of the notification what counts of a bind(), unpacked by `BIND_NOTIFICATION`."""
+        return BIND_NOTIFICATION.unpack_from(self._received)
 
     def keep(self, notification_id: int, thread: int, descriptor: int, port: int = 0) -> int | None:
         """Note a call that will be answered later. Returns its slot; None if all are taken."""

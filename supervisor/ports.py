@@ -6,7 +6,7 @@ udp/27960       UDP alone; 27960/udp is the same
 tcp/6881-6999
 """
 
-from collections.abc import Iterable
+from _collections_abc import Iterable
 
 PROTOCOLS = ("tcp", "udp")
 LAST = 65535

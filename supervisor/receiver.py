@@ -15,7 +15,8 @@ from collections import deque
 from errno import ENOTUNIQ
 
 from natsup.state.model import Protocol
-from natsup.supervisor.abi import CLOSE, LANDLOCK_RESTRICT_SELF, NOTICED, plain
+from natsup.supervisor import libc
+from natsup.supervisor.abi import BIND, CLOSE, LANDLOCK_RESTRICT_SELF, NOTICED, plain
 from natsup.supervisor.bell import Bell
 from natsup.supervisor.clients import Clients, Once
 from natsup.supervisor.glimpse import Kind, glimpse, kind_of
@@ -31,7 +32,14 @@ from natsup.supervisor.target import (
     cookie,
     program,
 )
-from natsup.supervisor.verdict import Pass, Publish, Rules, judge_address, judge_socket
+from natsup.supervisor.verdict import (
+    Pass,
+    Publish,
+    Rules,
+    judge_address,
+    judge_socket,
+    passes_at_sight,
+)
 
 log = logging.getLogger("natsup.calls")
 
@@ -121,9 +129,13 @@ class Receiver:
         self.pidfds = pidfds
         self._listener = listener
         self._page = page
+        self._let_pass = listener.passer()
         self.rules = rules
         self.closes = closes  # where close() is trapped as well: rung after each
         self._memory = Memory(by_call=reads)
+        # For what passes at sight, where it may be read by the quickest call and is not logged
+        quick = reads and not log.isEnabledFor(logging.DEBUG)
+        self._reader = libc.Reader(LONGEST) if quick else None
         self._inspector = Inspector()
         self._said: set[str] = set()
         self._ringed: set[int] = set()  # processes that use io_uring
@@ -152,7 +164,8 @@ class Receiver:
             while self._listener.receive_into(self._page):
                 if self.paused:
                     return
-                self._sort()
+                if not self._passed_at_once():
+                    self._sort()
         except BaseException:
             log.exception("the receiver failed")
             self.failed = True
@@ -168,6 +181,23 @@ class Receiver:
             self._sort()
         self._thread = threading.Thread(target=self.run, name="receiver", daemon=True)
         self._thread.start()
+
+    def _passed_at_once(self) -> bool:
+        """What nearly every call is: a bind() that its address alone lets pass. False: look closer.
+
+        It says what `_sort` would, in half the time, and leaves to it what needs more than this.
+        """
+        notification, tid, kind, pointer, length = self._page.received_bind()
+        if not (kind in BIND and SHORTEST_INET <= length <= LONGEST) or self._reader is None:
+            return False
+        try:
+            raw = self._reader.read(tid, pointer, length)
+        except OSError:
+            return False
+        if len(raw) != length or not passes_at_sight(raw, self.rules):
+            return False
+        self._let_pass(notification)
+        return True
 
     def _sort(self) -> None:
         received = self._page.received()

@@ -3,12 +3,11 @@
 systemd's SystemCallFilter= does, without SystemCallErrorNumber=.
 """
 
-import contextlib
 import os
-import signal
-from collections.abc import Callable
+from _collections_abc import Callable
 
 from natsup.supervisor import abi, child, libc
+from natsup.supervisor.bare import signal, suppress
 
 KILLED = -1
 _BROKEN = 255
@@ -16,7 +15,7 @@ _BROKEN = 255
 
 def filtered() -> bool:
     """Is this process under a seccomp filter (proc_pid_status(5))?"""
-    with contextlib.suppress(OSError), open("/proc/self/status", "rb") as file:
+    with suppress(OSError), open("/proc/self/status", "rb") as file:
         return b"\nSeccomp:\t2\n" in file.read()
     return False
 
@@ -27,7 +26,7 @@ def attempt(function: Callable[[], int]) -> int:
 
     def run() -> None:
         try:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 libc.prctl(abi.PR_SET_DUMPABLE, 0)  # no core of this death
             os._exit(function())
         finally:

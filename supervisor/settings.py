@@ -4,7 +4,7 @@ A file is looked for, and only where there is one are the libraries imported tha
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from _collections_abc import Mapping, Sequence
 
 from natsup.supervisor import options
 

@@ -13,7 +13,9 @@ SHORTEST_INET6 = 24  # SIN6_LEN_RFC2133: sin6_scope_id may be missing
 
 _FAMILY = struct.Struct("=H")
 _PORT = struct.Struct("!H")
+_INET = struct.Struct("!2xH4s")
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96
+_ANY = bytes(4)
 
 
 class Address:
@@ -51,8 +53,8 @@ def read(raw: bytes) -> Address | None:
         return Address(raw, AF_INET6, port, ipv4, wildcard=not any(host if ipv4 is None else ipv4))
     if family not in (AF_INET, AF_UNSPEC) or len(raw) > LONGEST:
         return None
-    (port,) = _PORT.unpack_from(raw, 2)
-    host = raw[4:8]
-    if family == AF_UNSPEC and any(host):
+    port, host = _INET.unpack_from(raw)
+    wildcard = host == _ANY
+    if family == AF_UNSPEC and not wildcard:
         return None
-    return Address(raw, AF_INET, port, host, wildcard=not any(host))
+    return Address(raw, AF_INET, port, host, wildcard=wildcard)

@@ -3,7 +3,7 @@
 import os
 import resource
 import time
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 from natsup.supervisor import diag, sandbox
 from natsup.supervisor.abi import CAP_SYS_PTRACE

@@ -5,11 +5,12 @@ they answer nearly every call, without touching the program's socket.
 """
 
 import socket
+import sys
 
 from natsup.state.model import Port, Protocol
 from natsup.supervisor.abi import IPPROTO_MPTCP
 from natsup.supervisor.ports import LAST, PROTOCOLS, Ports
-from natsup.supervisor.sockaddr import Address
+from natsup.supervisor.sockaddr import AF_INET, Address
 
 # Discovery and mapping protocols of the local network: made for link-local peers, and harmful or
 # useless when strangers reach them.
@@ -28,6 +29,7 @@ NEVER = frozenset(
 FIRST_UNPRIVILEGED = 1024
 _ALL = Ports((protocol, FIRST_UNPRIVILEGED, LAST) for protocol in PROTOCOLS)
 _NONE = Ports()
+_IPV4, _NO_PORT, _ANY = AF_INET.to_bytes(2, sys.byteorder), bytes(2), bytes(4)
 
 _PROTOCOLS: dict[tuple[int, int], Protocol] = {
     (socket.SOCK_STREAM, socket.IPPROTO_TCP): Protocol.TCP,
@@ -130,6 +132,18 @@ _SPECIFIC = Pass("a specific address")
 _PORT_ZERO = Pass("port 0")
 _PRIVILEGED = Pass("a privileged port")
 _OUT_OF_RANGE = Pass("port not among those to publish")
+
+
+def passes_at_sight(raw: bytes, rules: Rules) -> bool:
+    """Is it plain that an address, as bind(2) has it, passes? False: ask `judge_address`.
+
+    It says so of IPv4 alone, but that is nearly every call, and takes a quarter of the time.
+    """
+    if raw[:2] != _IPV4:
+        return False
+    if raw[4:8] != _ANY:
+        return not rules.may_own
+    return raw[2:4] == _NO_PORT and not rules.ephemeral
 
 
 def judge_address(address: Address | None, rules: Rules) -> Pass | None:

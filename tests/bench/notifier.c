@@ -1,7 +1,9 @@
 /* The simplest supervisor there is, to compare with: it receives, reads the address of a bind()
- * and lets it pass, in a loop, without synchronous wake-up.
+ * and lets it pass, in a loop.
  *
- *   notifier COMMAND [ARG...]
+ *   notifier [-s] [-n] COMMAND [ARG...]
+ *
+ * -s: with synchronous wake-up (Linux 6.6); -n: it does not read the address
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,6 +22,11 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#endif
+#define SYNC_WAKE_UP 1 /* SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP */
 
 static void die(const char *what)
 {
@@ -70,10 +77,15 @@ static int receive_fd(int socket)
 
 int main(int argc, char **argv)
 {
-    int pair[2], status, listener;
+    int pair[2], status, listener, sync = 0, blind = 0, option;
     pid_t child;
 
-    if (argc < 2 || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+    while ((option = getopt(argc, argv, "+sn")) != -1) {
+        sync |= option == 's';
+        blind |= option == 'n';
+    }
+    argv += optind;
+    if (!argv[0] || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
         die("notifier");
     child = fork();
     if (child == 0) {
@@ -82,10 +94,12 @@ int main(int argc, char **argv)
             die("seccomp");
         send_fd(pair[0], listener);
         close(listener);
-        execvp(argv[1], argv + 1);
-        die(argv[1]);
+        execvp(argv[0], argv);
+        die(argv[0]);
     }
     listener = receive_fd(pair[1]);
+    if (sync && ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) < 0)
+        die("synchronous wake-up");
     for (;;) {
         struct seccomp_notif call;
         struct seccomp_notif_resp answer;
@@ -100,7 +114,7 @@ int main(int argc, char **argv)
             continue;
         there.iov_base = (void *)call.data.args[1];
         here.iov_len = there.iov_len = call.data.args[2] & 127;
-        if (process_vm_readv(call.pid, &here, 1, &there, 1, 0) < 0 && errno == EPERM)
+        if (!blind && process_vm_readv(call.pid, &here, 1, &there, 1, 0) < 0 && errno == EPERM)
             die("process_vm_readv");
         memset(&answer, 0, sizeof(answer));
         answer.id = call.id;

@@ -7,7 +7,6 @@ listed it after that, which has the kernel done with the removal.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,14 +14,13 @@ from pathlib import Path
 
 from natsup.state.journal import sessions
 from natsup.state.ledger import State
-from tests.bench.measuring import NATSUP, compile_c, interleaved, limit, printed, show
+from tests.bench.measuring import Result, alone, compared, interleaved, show
 from tests.lab.lab import ROUTER, ROUTER_PORT, Lab
 from tests.lab.overheard import Overheard
 from tests.lab.program import Program
 
+_ROUTER, _FRESH = "the router alone", "the router, a connection for each request"
 OVERHEARD = "17321"  # no other number in a request looks like this
-_LIBRARIES = "import trio, async_upnp_client.client, async_upnp_client.client_factory"
-_ELAPSED = "; import os, time; print(time.monotonic_ns() - int(os.environ['BENCH_STARTED']))"
 
 
 class ByHand:
@@ -66,7 +64,7 @@ def heard(lab: Lab, overheard: Overheard, last: str) -> list[str]:
     return found()
 
 
-def _state(folder: Path) -> dict[int, State]:
+def states(folder: Path) -> dict[int, State]:
     """The ports of all sessions, by their journals."""
     return {
         port.number: record.state
@@ -75,7 +73,7 @@ def _state(folder: Path) -> dict[int, State]:
     }
 
 
-def mapped_bind(folder: Path, rounds: int) -> bool:
+def mapped_bind(folder: Path, rounds: int) -> Result:
     """A bind() in the middle of a session."""
     (folder / "lab").mkdir()
     with Lab(folder / "lab") as lab:
@@ -85,7 +83,7 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
         program.bind("s", int(OVERHEARD))
         adding = heard(lab, overheard, "AddPortMapping")
         program.do("s.close()")
-        lab.wait_for(lambda: not _state(program.state))
+        lab.wait_for(lambda: not states(program.state))
         removing = [r for r in overheard.requests() if "#Delete" in r and OVERHEARD in r]
         ready = ByHand(lab, adding, removing, "ready")
         fresh = ByHand(lab, adding, removing, "fresh")
@@ -99,9 +97,9 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
                 f" s.bind(('', {number}));"
                 " took = time.perf_counter() - begin"
             )
-            assert _state(program.state) == {number: State.MAPPED}
+            assert states(program.state) == {number: State.MAPPED}
             program.do("s.close()")
-            lab.wait_for(lambda: not _state(program.state))
+            lab.wait_for(lambda: not states(program.state))
             lab.wait_for(lambda: lab.table() == {})
             return float(program.do("took"))
 
@@ -109,12 +107,22 @@ def mapped_bind(folder: Path, rounds: int) -> bool:
             rounds * 10,
             {
                 "natsup": natsup,
-                "the router alone": lambda: ready.map(next(numbers)),
-                "the same with a connection for each request": lambda: fresh.map(next(numbers)),
+                _ROUTER: lambda: ready.map(next(numbers)),
+                _FRESH: lambda: fresh.map(next(numbers)),
             },
         )
-    show(f"A bind() that is mapped, {names(adding)}", times, "ms", 1e3)
-    return limit("natsup / router", times["natsup"] / times["the router alone"], 1.25)
+    title = f"A bind() that is mapped, {names(adding)}"
+    show(title, times, "ms", 1e3)
+    added = [
+        1e3 * (ours - theirs) for ours, theirs in zip(times["natsup"], times[_ROUTER], strict=True)
+    ]
+    lines = [
+        compared("a mapped bind()", times, "natsup", _ROUTER, "ms", 1e3, most=1.1),
+        alone("the same: what natsup adds", added, "ms", 3.0),
+        compared("the same", times, "natsup", _FRESH, "ms", 1e3),
+    ]
+    shown = {name: [value * 1e3 for value in values] for name, values in times.items()}
+    return Result(lines, {"A bind() that is mapped, milliseconds": shown})
 
 
 def names(requests: list[str]) -> str:
@@ -123,52 +131,3 @@ def names(requests: list[str]) -> str:
         request.split("#")[1].split('"')[0] if "#" in request else request.split(" HTTP")[0]
         for request in requests
     )
-
-
-def first_bind(folder: Path, rounds: int) -> bool:
-    """A program's very first call, in a network where natsup has been before."""
-    state = folder / "state"
-    environ = {**os.environ, "NATSUP_STATE_DIR": str(state)}
-    since, first = compile_c("since", str(folder)), compile_c("first", str(folder))
-    (folder / "lab").mkdir()
-    with Lab(folder / "lab") as lab:
-
-        def natsup(number: int) -> float:
-            process = lab.popen(
-                "lan1",
-                [since, NATSUP, "exec", "--", first, str(number)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environ,
-            )
-            assert process.stdin is not None
-            assert process.stdout is not None
-            took = float(process.stdout.readline()) / 1e9
-            assert _state(state) == {number: State.MAPPED}, lab.table()
-            process.stdin.close()
-            process.wait()
-            lab.wait_for(lambda: not sessions(state))
-            return took
-
-        natsup(17320)  # from here on the router is known
-        overheard = Overheard(lab, folder)
-        natsup(int(OVERHEARD))
-        requests = overheard.requests()
-        end = next(n for n, request in enumerate(requests) if "#AddPortMapping" in request) + 1
-        adding = requests[:end]
-        removing = [r for r in requests if "#DeletePortMapping" in r]
-        ready = ByHand(lab, adding, removing, "ready")
-        numbers = iter(range(20000, 30000))
-        imports = lab.on("lan1", [since, sys.executable, "-c", _LIBRARIES + _ELAPSED])
-        times = interleaved(
-            rounds * 2,
-            {
-                "natsup": lambda: natsup(next(numbers)),
-                "imports of trio and async-upnp-client": lambda: printed(imports, environ) / 1e9,
-                "the router alone": lambda: ready.map(next(numbers)),
-            },
-        )
-    show(f"A first bind() right after the start, {names(adding)}", times, "ms", 1e3)
-    parts = times["imports of trio and async-upnp-client"] + times["the router alone"]
-    return limit("natsup / (imports + router)", times["natsup"] / parts, 1.5)

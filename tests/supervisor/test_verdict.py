@@ -32,6 +32,7 @@ from natsup.supervisor.verdict import (
     Rules,
     judge_address,
     judge_socket,
+    passes_at_sight,
     publishable,
 )
 
@@ -184,6 +185,43 @@ def test_a_port_for_connect_to_choose_is_not_chosen_by_natsup() -> None:
     passed = "Pass('a port for connect() to choose')"
     assert judge(inet("0.0.0.0", 0), facts(late=True), rules) == passed
     assert judge(inet("0.0.0.0", 6881), facts(late=True), rules) == "Publish(tcp/6881)"
+
+
+@given(
+    raw=st.one_of(
+        st.binary(min_size=16, max_size=28),
+        st.builds(
+            inet,
+            st.sampled_from(["0.0.0.0", "127.0.0.1", "10.0.0.1"]),
+            st.sampled_from([0, 80, 6881]),
+            st.sampled_from([socket.AF_INET, UNSPEC]),
+        ),
+        st.builds(inet6, st.sampled_from(["::", "::1", "::ffff:0.0.0.0"]), st.just(0)),
+    ),
+    ephemeral=st.booleans(),
+    may_own=st.booleans(),
+)
+def test_what_passes_at_sight_passes(raw: bytes, ephemeral: bool, may_own: bool) -> None:
+    rules = Rules(ephemeral=ephemeral, may_own=may_own)
+    rules.own_addresses = frozenset({socket.inet_aton("10.0.0.1")}) if may_own else frozenset()
+    verdict = judge_address(sockaddr.read(raw), rules)
+    if passes_at_sight(raw, rules):
+        assert verdict is not None
+
+
+@pytest.mark.parametrize(
+    ("raw", "rules", "passes"),
+    [
+        (inet("127.0.0.1", 6881), Rules(), True),
+        (inet("127.0.0.1", 6881), Rules(may_own=True), False),
+        (inet("0.0.0.0", 0), Rules(), True),
+        (inet("0.0.0.0", 0), Rules(ephemeral=True), False),
+        (inet("0.0.0.0", 6881), Rules(), False),
+        (inet6("::1", 0), Rules(), False),
+    ],
+)
+def test_what_is_plain_at_sight(raw: bytes, rules: Rules, passes: bool) -> None:
+    assert passes_at_sight(raw, rules) is passes
 
 
 def test_the_own_address_counts_where_asked_for() -> None:

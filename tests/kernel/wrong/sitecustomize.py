@@ -70,6 +70,7 @@ def binds_everything() -> None:
             return verdict.Pass("cannot be bound on behalf")
         return verdict.Publish(protocol, Port(protocol, address.port))
 
+    vars(receiver)["passes_at_sight"] = lambda raw, rules: False
     vars(receiver)["judge_address"] = lambda address, rules: None
     vars(receiver)["judge_socket"] = judge_socket
     vars(publishing)["publishable"] = lambda port, rules: True
