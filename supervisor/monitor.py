@@ -164,6 +164,17 @@ class Monitor(App[None]):
         self._chosen = ""  # the key of the line whose details are shown
         self._asked = ("", 0.0)  # the key of the line that is to be released, and when
         self._soon = False
+        self.failed: Exception | None = None  # an error of ours that ended it
+
+    # textual would show a traceback at its end: `natsup.supervisor.ui` raises the error instead,
+    # and it is reported as everywhere.
+
+    def _handle_exception(self, error: Exception) -> None:
+        self.failed = self.failed or error
+        super()._handle_exception(error)
+
+    def _fatal_error(self) -> None:
+        self._close_messages_no_wait()
 
     def compose(self) -> ComposeResult:
         yield Static(id="summary", markup=False)

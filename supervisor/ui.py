@@ -51,6 +51,8 @@ def main(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     finally:
         follower.close()
         changes.close()
+    if monitor.failed is not None:
+        raise monitor.failed
     return monitor.return_code or 0
 
 

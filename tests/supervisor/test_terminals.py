@@ -418,6 +418,29 @@ def test_a_terminal_that_will_not_do(
     assert terminal.output.count(b"\n") == 1
 
 
+def test_an_error_of_its_own_is_no_traceback(
+    environ: dict[str, str], folder: Path, journal: Journal
+) -> None:
+    source = """
+import sys
+from natsup.supervisor import cli, monitor
+
+def fail(*words):
+    raise ValueError("of ours")
+
+monitor.details = fail
+sys.argv = ["natsup", "ui"]
+sys.exit(cli.main())
+"""
+    with Terminal([sys.executable, "-c", source], environ, columns=120) as terminal:
+        assert terminal.end() == 70
+        (report,) = (folder / "crashes").iterdir()
+        assert "natsup: an error inside natsup (ValueError)" in terminal.text
+        assert str(report) in squeezed(terminal.text)
+        assert "Traceback" not in terminal.text
+        assert "of ours" in report.read_text()
+
+
 def test_no_terminal(environ: dict[str, str], folder: Path) -> None:
     done = subprocess.run(
         [NATSUP, "ui"], env=environ, capture_output=True, text=True, timeout=60, input=""
