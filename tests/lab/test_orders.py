@@ -88,7 +88,7 @@ def test_release_retry_and_copy_on_the_whole_screen(lab: Lab, tmp_path: Path) ->
     with Terminal(lab.on("lan1", [NATSUP, "ui"]), environ, columns=120) as terminal:
         before = terminal.settings
         terminal.shows(f"{OUTSIDE}:7000", "mapped", "history of this port")
-        terminal.type("r")
+        terminal.type("rr")
         terminal.shows("released by hand")
         assert lab.table() == {}
         terminal.type("t")

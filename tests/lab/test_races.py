@@ -9,29 +9,41 @@ from tests.lab.overheard import Overheard
 from tests.lab.program import Program
 
 _TIMES = 1000
-_PROBES = """
-def probe():
+_PROBES = f"""
+import time
+late, closed = 0, None
+def bind():
+    global late
     sock = socket.socket()
     sock.bind(("", 7000))
+    late += closed is not None and time.monotonic() - closed > 0.2
     sock.listen()
+    return sock
+for _ in range({_TIMES}):
+    sock = bind()
+    closed = time.monotonic()
     sock.close()
+s = bind()
 """
 
 
 @pytest.mark.parametrize("way", ["events", "seccomp"])
 def test_a_port_bound_again_at_once_is_handed_on(lab: Lab, tmp_path: Path, way: str) -> None:
-    """Transmission and Syncthing probe a port before they use it. The router hears of it once."""
+    """Transmission and Syncthing probe a port before they use it. The router hears of it once.
+
+    But where a busy machine let so much time go by between close and bind that it was given up.
+    """
     program = Program(lab, tmp_path, "--track-close", way)
-    program.do(f"exec({_PROBES!r}, globals())")
-    assert program.do("probe()") is None
     overheard = Overheard(lab, tmp_path)
-    assert program.do(f"[probe() for _ in range({_TIMES})] and None") is None
-    assert program.bind("s", 7000) is None
+    assert program.do(f"exec({_PROBES!r}, globals())") is None
     assert lab.table() == {"tcp/7000": LAN1}
     assert program.bind("t", 7001) is None
     lab.wait_for(lambda: "tcp/7001" in overheard.ports())
-    assert program.log().count("tcp/7000: mapped") == 1
-    assert overheard.ports().count("tcp/7000") == 0
+    late = program.do("late")
+    assert late < _TIMES / 20
+    assert program.log().count("tcp/7000: mapped") <= 1 + late
+    asked = overheard.ports()
+    assert late or asked.count("tcp/7000") == asked.count("tcp/7001")
     program.do("s.close()")
     lab.wait_for(lambda: lab.table() == {"tcp/7001": LAN1})
 
