@@ -167,6 +167,8 @@ def inner_shell(way: Way, bare: Way) -> dict[str, str]:
         shell.until(r"Stopped +sh.*Running +sleep.*READY> ")
         shell.type("fg 1\n")
         shell.until("sh -c.*\n")
+        shell.type("again\n")  # what cat answers to has the terminal
+        shell.until("again.*again")
         shell.type("\x03")
         shell.until("READY> ")
         shell.type("kill %2; wait %2; exit 4\n")
