@@ -189,25 +189,27 @@ def read_table(lines: Iterable[bytes]) -> dict[int, tuple[bytes, int]]:
 def open_somewhere(missing: Sequence[Watched], shared: Set[Port]) -> set[int]:
     """The cookies of those sockets that their processes have open; where a port is ``shared``, that
     any process has. Blocks for some milliseconds."""
-    found = {one.cookie for one in missing if _has_open(one.process, one.inode)}
+    # Each process is read once: of sockets that were bound and closed quickly there are thousands.
+    there = {process: _open_in(process) for process in {one.process for one in missing}}
+    found = {one.cookie for one in missing if one.inode in there[one.process]}
     rest = [one for one in missing if one.cookie not in found and one.port in shared]
     if rest:
         processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        found |= {one.cookie for one in rest if any(_has_open(pid, one.inode) for pid in processes)}
+        anywhere = {inode for process in processes for inode in _open_in(process)}
+        found |= {one.cookie for one in rest if one.inode in anywhere}
     return found
 
 
-def _has_open(process: int, inode: int) -> bool:
-    """Has a process a socket open, as far as that can be seen?"""
-    wanted = f"socket:[{inode}]"
-    try:
+def _open_in(process: int) -> set[int]:
+    """The inodes of the sockets that a process has open, as far as that can be seen."""
+    found = set()
+    with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{process}/fd"):
             with contextlib.suppress(OSError):  # closed meanwhile
-                if os.readlink(f"/proc/{process}/fd/{name}") == wanted:
-                    return True
-    except OSError:
-        pass
-    return False
+                kind, _, inode = os.readlink(f"/proc/{process}/fd/{name}").partition(":[")
+                if kind == "socket":
+                    found.add(int(inode.rstrip("]")))
+    return found
 
 
 def _ended(pidfd: int) -> bool:
